@@ -1,0 +1,3 @@
+"""Tonnetz: music-audio experiments with PyTorch Lightning and Hydra."""
+
+__version__ = "0.1.0"

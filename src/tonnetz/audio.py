@@ -1,0 +1,157 @@
+"""Audio files and arrays: probe, read, write, resample, cover with windows. soundfile first, PyAV for the rest."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tonnetz.errors import UserError
+
+EXTENSIONS = frozenset(
+    ".wav .flac .mp3 .ogg .opus .oga .m4a .mp4 .aac .aif .aiff .aifc .au .caf .w64 .wma .wv .webm .mka".split()
+)
+SILENCE = 1e-4  # peak below which a file holds nothing to learn from (-80 dBFS)
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a file's header says: sample rate in Hz, channels, duration in seconds (an estimate for some formats)."""
+
+    sample_rate: int
+    channels: int
+    duration: float
+
+
+def probe(path: str | Path) -> Info:
+    """Read a file's header. Raises UserError for a missing, empty or unreadable file."""
+    import soundfile
+
+    _check_file(path)
+    try:
+        info = soundfile.info(str(path))
+        return Info(info.samplerate, info.channels, info.frames / info.samplerate)
+    except soundfile.LibsndfileError:
+        return _probe_av(path)
+
+
+def read(path: str | Path, sample_rate: int | None = None, offset: float = 0.0, seconds: float | None = None) -> tuple[np.ndarray, int]:
+    """Decode a file to mono float32 (N,) and its rate in Hz, resampled to `sample_rate` when given.
+
+    `offset` and `seconds` choose an excerpt. Channels are averaged. Raises UserError for a file that is missing,
+    empty, not audio, or holds NaN or infinite samples.
+    """
+    import soundfile
+
+    _check_file(path)
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            rate = file.samplerate
+            if offset:
+                file.seek(min(round(offset * rate), file.frames))
+            count = -1 if seconds is None else round(seconds * rate)
+            audio = file.read(count, dtype="float32", always_2d=True).mean(1)  # (N,)
+    except soundfile.LibsndfileError:
+        audio, rate = _read_av(path)
+        begin = round(offset * rate)
+        audio = audio[begin : None if seconds is None else begin + round(seconds * rate)]
+    if not audio.size:
+        raise UserError(f"{path}: holds no audio samples; remove or replace the file")
+    if not np.isfinite(audio).all():
+        raise UserError(f"{path}: holds NaN or infinite samples; remove or repair the file")
+    if sample_rate is not None and sample_rate != rate:
+        return resample(audio, rate, sample_rate), sample_rate
+    return audio, rate
+
+
+def _check_file(path: str | Path) -> None:
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    if not path.stat().st_size:
+        raise UserError(f"{path}: the file is empty (0 bytes); remove or replace it")
+
+
+def _probe_av(path: str | Path) -> Info:
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.audio[0]
+            seconds = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1e6
+            return Info(stream.rate, stream.channels, float(seconds))
+    except (av.FFmpegError, IndexError, ValueError) as error:
+        raise _not_audio(path, error) from None
+
+
+def _read_av(path: str | Path) -> tuple[np.ndarray, int]:
+    """Decode with FFmpeg's libraries: m4a, aac, wma and whatever soundfile does not know."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.audio[0]
+            resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
+            frames = [part for frame in container.decode(stream) for part in resampler.resample(frame)]
+            chunks = [part.to_ndarray().mean(0, dtype=np.float32) for part in frames]
+            rate = int(stream.rate)
+    except (av.FFmpegError, IndexError, ValueError) as error:
+        raise _not_audio(path, error) from None
+    return (np.concatenate(chunks) if chunks else np.zeros(0, np.float32)), rate
+
+
+def _not_audio(path: str | Path, error: Exception) -> UserError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return UserError(f"{path}: cannot be decoded as audio ({reason}); remove or replace the file")
+
+
+def resample(audio: np.ndarray, source: int, target: int) -> np.ndarray:
+    """Resample (N,) float32 from `source` to `target` Hz (soxr, high quality)."""
+    import soxr
+
+    return soxr.resample(audio, source, target, quality="HQ").astype(np.float32, copy=False)
+
+
+def write(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
+    """Write (N,) float32 in [-1, 1] as a 16-bit PCM wav file, atomically; values outside are clipped."""
+    import soundfile
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        soundfile.write(str(part), np.clip(audio, -1.0, 1.0), sample_rate, subtype="PCM_16", format="WAV")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_pcm(path: str | Path, start: int, count: int) -> np.ndarray:
+    """Read `count` samples from sample `start` of a mono PCM wav file as float32; fewer at its end."""
+    import soundfile
+
+    with soundfile.SoundFile(str(path)) as file:
+        file.seek(min(max(start, 0), file.frames))
+        return file.read(count, dtype="float32")
+
+
+def fit_length(audio: np.ndarray, count: int, pad: str = "zero") -> np.ndarray:
+    """Cut (N,) to `count` samples, or fill it up at the end with zeros or by repeating it (`pad`: zero | repeat)."""
+    if len(audio) >= count:
+        return audio[:count]
+    if pad == "repeat" and len(audio):
+        return np.resize(audio, count)
+    return np.pad(audio, (0, count - len(audio)))
+
+
+def window_starts(samples: int, window: int, hop: int) -> np.ndarray:
+    """Return the starts (in samples) of windows that cover a recording to its end.
+
+    Windows lie `hop` apart; the last one is aligned to the end, so nothing is left out and nothing but a recording
+    shorter than one window needs padding.
+    """
+    last = max(samples - window, 0)
+    starts = np.arange(0, last + 1, hop)
+    return starts if starts[-1] == last else np.append(starts, last)

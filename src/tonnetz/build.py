@@ -1,0 +1,269 @@
+"""Config to objects. Beside `cli`, the only module that knows Hydra."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, get_object, instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from tonnetz import __version__
+from tonnetz.augment import Augment
+from tonnetz.checkpoint import load_checkpoint
+from tonnetz.data import AudioData
+from tonnetz.datasets.base import Corpus
+from tonnetz.errors import UserError, suggest
+from tonnetz.frontend import fingerprint
+from tonnetz.models.encoder import Encoder
+from tonnetz.paths import config_folder
+from tonnetz.tasks.base import Task
+from tonnetz.tracks import DataSpec
+
+FROM_CHECKPOINT = ("frontend", "augment", "model", "pooling", "loss", "optimizer", "schedule", "task")
+# Of these keys a restored task may take new values: its weights do not depend on them.
+FREE = ("task.plan", "task.aggregate")
+
+
+@dataclass
+class Experiment:
+    """All objects of a run."""
+
+    cfg: DictConfig
+    data: AudioData
+    task: Task
+
+
+def connect(node: DictConfig, **facts: Any) -> Any:
+    """Build what a config node names; hand it those `facts` that its signature asks for.
+
+    The node is instantiated as a partial and then called, so objects keep their identity and types.
+    """
+    target = get_object(node._target_)
+    known = inspect.signature(target).parameters
+    accepted = {name: value for name, value in facts.items() if _takes(known, name)}
+    try:
+        made = instantiate(node, _partial_=True, _convert_="all")
+        return made(**accepted)
+    except InstantiationException as error:
+        raise UserError(f"{node._target_}: {_first_line(error)}") from error
+    except TypeError as error:
+        if "argument" in str(error) and error.__traceback__ is not None and error.__traceback__.tb_next is None:
+            raise UserError(f"{node._target_}: {error}; see the keys of its YAML") from error
+        raise
+
+
+def _takes(parameters: Any, name: str) -> bool:
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def _first_line(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    return next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+
+
+def build(cfg: DictConfig, spec: DataSpec | None = None) -> Experiment:
+    """Connect front-end -> data -> backbone -> task. `spec` comes from a checkpoint when there is one."""
+    torch.manual_seed(cfg.seed)
+    frontend = connect(cfg.frontend)
+    data = build_data(cfg, frontend, spec)
+    task = build_task(cfg, frontend, data.spec)
+    if cfg.get("init"):
+        load_encoder(task, cfg.init)
+    return Experiment(cfg, data, task)
+
+
+def build_data(cfg: DictConfig, frontend: Any, spec: DataSpec | None = None) -> AudioData:
+    """The data module of the `data` node and the task's sampling plan."""
+    node = cfg.data.copy()
+    with_roots = [_corpus(node)] if OmegaConf.select(node, "corpus") is not None else []
+    corpora = with_roots + [_source(source) for source in node.sources]
+    rest = OmegaConf.masked_copy(node, [key for key in node if key not in ("corpus", "root", "sources")])
+    plan = connect(cfg.task.plan)
+    return connect(  # type: ignore[no-any-return]
+        rest, corpora=corpora, frontend=frontend, plan=plan, cache=cfg.paths.data, seed=cfg.seed, spec=spec
+    )
+
+
+def _corpus(node: DictConfig, root: str | None = None, split: str | None = None) -> Corpus:
+    name = node.corpus._target_.split(".")[-1].lower()
+    if root is None and OmegaConf.is_missing(node, "root"):
+        raise UserError(f"data.root is missing: say where {name} is, data.root=FOLDER")
+    facts = {"root": root or node.root} | ({"split": split} if split else {})
+    return connect(node.corpus, **facts)  # type: ignore[no-any-return]
+
+
+def _source(source: str | DictConfig) -> Corpus:
+    """A corpus of `data.sources`: ``name:root``, or a mapping with name, root and other keys of its corpus."""
+    if isinstance(source, str):
+        name, colon, root = source.partition(":")
+        if not colon:
+            raise UserError(f"data.sources: '{source}' is not NAME:FOLDER, e.g. philharmonia:/sounds")
+        keys: dict[str, Any] = {}
+    else:
+        keys = dict(OmegaConf.to_container(source))  # type: ignore[arg-type]
+        if "name" not in keys:
+            raise UserError(f"data.sources: {keys} has no name; give name, root and optionally split")
+        name, root = keys.pop("name"), keys.pop("root", None)
+    folder = config_folder() / "data"
+    path = folder / f"{name}.yaml"
+    if not path.exists():
+        raise UserError(f"data.sources: no corpus '{name}'{suggest(name, (p.stem for p in folder.glob('*.yaml')))}")
+    node = OmegaConf.load(path)
+    assert isinstance(node, DictConfig)
+    split = keys.pop("split", None)
+    node.corpus.update(keys)
+    return _corpus(node, root, split)
+
+
+def build_task(cfg: DictConfig, frontend: Any, spec: DataSpec) -> Task:
+    """The task of the `task` node with its encoder, pooling, loss and augmentation."""
+    augment = build_augment(cfg.augment, frontend.sample_rate)
+    backbone = _backbone(cfg, frontend)
+    encoder = Encoder(frontend, backbone, augment)
+    multilabel = spec.multilabel
+    loss = connect(cfg.loss, multilabel=multilabel, classes=len(spec.classes))
+    if hasattr(loss, "fit_counts"):
+        loss.fit_counts(torch.tensor(spec.positives), torch.tensor(spec.known))
+    kind = get_class(cfg.task._target_)
+    node = OmegaConf.masked_copy(cfg.task, [key for key in cfg.task if key != "plan"])
+    task: Task = instantiate(node, _partial_=True, _convert_="all")(
+        **_wanted(kind, pooling=connect(cfg.pooling, dim=backbone.dim), loss=loss),
+        encoder=encoder,
+        augment=augment,
+        optimizer=instantiate(cfg.optimizer, _partial_=True, _convert_="all"),
+        schedule=instantiate(cfg.schedule, _partial_=True, _convert_="all"),
+        spec=spec,
+        seed=cfg.seed,
+    )
+    task.payload = {
+        "format": 1,
+        "version": __version__,
+        "config": plain(cfg),
+        "spec": spec.to_dict(),
+        "frontend": fingerprint(frontend),
+    }
+    return task
+
+
+def _wanted(kind: type, **facts: Any) -> dict[str, Any]:
+    known = inspect.signature(kind).parameters
+    return {name: value for name, value in facts.items() if name in known}
+
+
+def _backbone(cfg: DictConfig, frontend: Any) -> Any:
+    kind: Any = get_object(cfg.model._target_)
+    if frontend.bins < kind.min_bins:
+        name = cfg.model._target_.split(".")[-1]
+        raise UserError(
+            f"model {name} needs a front-end with at least {kind.min_bins} bins, {cfg.frontend._target_.split('.')[-1]} "
+            f"has {frontend.bins}; take frontend=logmel, or model=tiny"
+        )
+    return connect(cfg.model, channels=frontend.channels, bins=frontend.bins)
+
+
+def build_augment(node: DictConfig, sample_rate: int) -> Augment:
+    """The augmentations of the `augment` node, in their order."""
+    wave = {name: connect(item, sample_rate=sample_rate) for name, item in (node.get("wave") or {}).items() if item}
+    features = {name: connect(item) for name, item in (node.get("features") or {}).items() if item}
+    return Augment(wave, features)
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved config as plain containers, fit for a weights-only checkpoint."""
+    keys = [key for key in cfg if key not in ("hydra",)]
+    bare = OmegaConf.masked_copy(cfg, keys)
+    return OmegaConf.to_container(bare, resolve=True, throw_on_missing=False)  # type: ignore[return-value]
+
+
+def restore(cfg: DictConfig, overrides: list[str]) -> tuple[Experiment, Path]:
+    """Rebuild the experiment of ``cfg.ckpt``. The command line may change data, trainer, job and paths, nothing that weights depend on.
+
+    Raises UserError for a checkpoint that is missing, foreign or unsafe, and for an override it cannot obey.
+    """
+    if not cfg.ckpt:
+        raise UserError("ckpt is missing: give the checkpoint, ckpt=outputs/RUN/checkpoints/best.ckpt")
+    path = Path(cfg.ckpt)
+    checkpoint = load_checkpoint(path)
+    stored = OmegaConf.create(checkpoint["tonnetz"]["config"])
+    _check_targets(stored, path)
+    merged = merge_overrides(stored, cfg, overrides)
+    spec = DataSpec.from_dict(checkpoint["tonnetz"]["spec"])
+    frontend = connect(merged.frontend)
+    if fingerprint(frontend) != checkpoint["tonnetz"]["frontend"]:
+        raise UserError(f"{path}: was made with another version of its front-end ({merged.frontend._target_}); train it anew")
+    data = build_data(merged, frontend, spec)
+    task = build_task(merged, frontend, spec)
+    task.load_state_dict(checkpoint["state_dict"])
+    return Experiment(merged, data, task.eval()), path
+
+
+def merge_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) -> DictConfig:
+    """The checkpoint's config with what the command line says about data, trainer, job and paths."""
+    merged = OmegaConf.create(OmegaConf.to_container(stored))
+    for name in ("trainer", "job", "paths", "ckpt", "run"):
+        merged[name] = cfg[name]
+    chosen = dict(item.lstrip("+~").partition("=")[::2] for item in overrides)
+    if "data" in chosen:
+        merged.data = cfg.data
+    for key in chosen:
+        group = key.split(".")[0].split("@")[0]
+        if group in FROM_CHECKPOINT and not key.startswith(FREE):
+            if group != "task" or "." in key:
+                raise UserError(f"{key}: is stored in the checkpoint and cannot be changed; only data, trainer, job and paths can")
+        elif "." in key and group in ("data", "task") and "data" not in chosen or key.startswith(FREE):
+            OmegaConf.update(merged, key, OmegaConf.select(cfg, key))
+    _check_task(stored, cfg, chosen)
+    return merged
+
+
+def _check_task(stored: DictConfig, cfg: DictConfig, chosen: dict[str, str]) -> None:
+    if "task" in chosen and stored.task._target_ != cfg.task._target_:
+        raise UserError(f"{cfg.ckpt}: is a checkpoint of {stored.task._target_}, not of task={chosen['task']}; leave task out")
+
+
+def _check_targets(node: Any, path: Path) -> None:
+    """Refuse a checkpoint whose config would build anything but our own and torch's classes."""
+    if isinstance(node, DictConfig):
+        target = node.get("_target_")
+        allowed = ("tonnetz.", "torch.nn.", "torch.optim.", "lightning.pytorch.Trainer")
+        if target is not None and not str(target).startswith(allowed):
+            raise UserError(f"{path}: names the foreign class {target}; refused")
+        children: Any = [node._get_node(key) for key in node]
+    elif isinstance(node, ListConfig):
+        children = list(node)
+    else:
+        return
+    for child in children:
+        _check_targets(child, path)
+
+
+def load_encoder(task: Task, path: str) -> None:
+    """Start from the encoder of a checkpoint (``init=``). Raises UserError when shapes or front-end differ."""
+    checkpoint = load_checkpoint(Path(path))
+    own = task.payload["frontend"]
+    if checkpoint["tonnetz"]["frontend"] != own:
+        theirs = checkpoint["tonnetz"]["config"]["frontend"]
+        raise UserError(f"init={path}: its front-end is {theirs}; choose the same, frontend=...")
+    weights = {k.removeprefix("encoder."): v for k, v in checkpoint["state_dict"].items() if k.startswith("encoder.")}
+    try:
+        task.encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        theirs = checkpoint["tonnetz"]["config"]["model"]
+        raise UserError(f"init={path}: its encoder is {theirs}; choose the same model ({_first_line(error)})") from None
+
+
+def build_trainer(cfg: DictConfig, **keywords: Any) -> Any:
+    """The Lightning trainer of the `trainer` node."""
+    try:
+        return instantiate(cfg.trainer, _partial_=True, _convert_="all")(**keywords)
+    except Exception as error:
+        if type(error).__name__ == "MisconfigurationException":
+            raise UserError(f"trainer: {_first_line(error)}") from None
+        raise
+
+

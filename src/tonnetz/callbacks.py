@@ -1,0 +1,203 @@
+"""Lightning callbacks of a training run: history, interruption, pictures."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from tonnetz import figures
+from tonnetz.tasks.base import Batch, Task
+
+EXAMPLES = 4  # spectrograms and sounds that a dashboard shows
+POINTS = 2000  # embeddings that the projector gets
+
+
+class History(L.Callback):
+    """Keeps `metrics.csv`: one row a validation, continued without gaps or doubles when a run is resumed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, str]] = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the rows up to the step that training goes on from."""
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Add a row with the metrics of this validation."""
+        if trainer.sanity_checking or not trainer.is_global_zero or not trainer.fit_loop.epoch_progress.total.ready:
+            return
+        values = {k: v for k, v in trainer.callback_metrics.items() if not k.startswith("test")}
+        lr = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else float("nan")
+        row = {"step": str(trainer.global_step), "epoch": str(trainer.current_epoch), "lr": f"{lr:.6g}"}
+        row |= {name: f"{float(value):.6f}" for name, value in values.items()}
+        self.rows = [old for old in self.rows if old["step"] != row["step"]] + [row]
+        self._write()
+
+    def _write(self) -> None:
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        part = self.path.with_suffix(f".{os.getpid()}.part")
+        with part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(part, self.path)
+
+    def points(self, name: str) -> list[tuple[float, float]]:
+        """(step, value) of a metric."""
+        return [(float(row["step"]), float(row[name])) for row in self.rows if row.get(name)]
+
+
+class Interrupt(L.Callback):
+    """Ctrl-C once: save and stop after this batch, then test. Twice: stop now.
+
+    Lightning itself would exit the process at the first one.
+    """
+
+    def __init__(self, last: Path) -> None:
+        self.last = last
+        self.presses = 0
+        self._previous: Any = None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.presses += 1
+        if self.presses > 1:
+            raise KeyboardInterrupt
+        print("\nstopping after this batch, then testing; press Ctrl-C again to stop now", file=sys.stderr)
+
+    def __enter__(self) -> Interrupt:
+        self._previous = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._previous)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop where the first Ctrl-C asks for it."""
+        if self.presses and not trainer.should_stop:
+            trainer.save_checkpoint(self.last)
+            trainer.should_stop = True
+
+
+class Dashboard(L.Callback):
+    """Puts into TensorBoard, and into `figures/` as PNG, what a person wants to look at."""
+
+    def __init__(self, folder: Path, history: History, names: dict[str, list[str]]) -> None:
+        self.folder, self.history = folder, history
+        self.names = names  # split -> track ids, for the projector
+
+    def _board(self, trainer: L.Trainer) -> Any:
+        return trainer.logger.experiment if trainer.logger else None  # type: ignore[attr-defined]
+
+    def _show(self, trainer: L.Trainer, name: str, figure: Any) -> None:
+        figures.save(figure, self.folder / "figures" / f"{name.replace('/', '_')}.png")
+        if board := self._board(trainer):
+            board.add_figure(name, figure, trainer.global_step)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Show the first batch before and after augmentation, to the eye and to the ear."""
+        if batch_idx or trainer.current_epoch or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, Task)
+        few = {key: value[:EXAMPLES] for key, value in batch.items()}
+        with torch.no_grad():
+            before = pl_module.encoder.features(few)
+            changed = pl_module.augment.wave(few)
+            after = pl_module.augment.features(pl_module.encoder.features(changed))
+        images = [_images(item["features"]) for item in (before, after)]
+        if images[0] is not None and images[1] is not None:
+            titles = [_title(pl_module.spec.classes, label) for label in few["label"]]
+            seconds = float(batch["audio"].shape[-1] / pl_module.encoder.frontend.sample_rate) if "audio" in batch else 1.0
+            self._show(trainer, "input/augmentation", figures.spectrogram_pairs(*images, titles, seconds))
+        if "audio" in batch and (board := self._board(trainer)):
+            rate = pl_module.encoder.frontend.sample_rate
+            for i in range(len(few["row"])):
+                for when, item in (("before", few), ("after", changed)):
+                    sound = item["audio"][i, 0].cpu()
+                    board.add_audio(f"input/{i}_{when}", sound / sound.abs().max().clamp(min=1e-5), 0, sample_rate=rate)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the curves so far and the classes of this validation."""
+        if trainer.sanity_checking or not trainer.is_global_zero or not trainer.training and not self.history.rows:
+            return
+        names = ["train/loss", "valid/loss", *(f"valid/{name}" for name in ("macro_f1", "map", "accuracy", "roc_auc"))]
+        figure = figures.curves({name: self.history.points(name) for name in names}, self.folder.name)
+        figures.save(figure, self.folder / "figures" / "curves.png")
+        self._classes(trainer, pl_module, "valid")
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw what the test found."""
+        if trainer.is_global_zero:
+            self._classes(trainer, pl_module, "test")
+            self._errors(trainer, pl_module)
+
+    def _classes(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        assert isinstance(pl_module, Task)
+        found = pl_module.outcome.get(stage)
+        if found:
+            values = {name: found["per_class"][name].tolist() for name in ("f1", "ap")}
+            title = f"{stage}: {len(found['prob'])} files, macro F1 {found['values']['macro_f1']:.3f}"
+            self._show(trainer, f"{stage}/classes", figures.class_bars(values, pl_module.spec.classes, title))
+
+    def _errors(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Task)
+        found = pl_module.outcome.get("test")
+        if not found:
+            return
+        from tonnetz.metrics.classification import confusion
+
+        classes = pl_module.spec.classes
+        prob, target = found["prob"], found["target"]
+        if pl_module.spec.multilabel:
+            decided = pl_module.decide(prob).cpu().float()
+            counts = (target == 1).float().T @ decided  # (K true, K predicted): co-occurrence
+            title = "test: files with the class (row) in which the other (column) is found"
+        else:
+            counts = confusion(prob, target, multilabel=False).float()
+            title = "test files"
+        self._show(trainer, "test/confusion", figures.confusion_matrix(counts.numpy(), classes, title))
+        areas = found["per_class"]["auc"].tolist()
+        self._show(trainer, "test/roc", figures.roc_curves(prob.numpy(), target.numpy(), classes, areas))
+        self._show(trainer, "test/probabilities", figures.score_histogram(prob.numpy(), target.numpy()))
+
+    def project(self, trainer: L.Trainer, task: Task, loader: Any, split: str) -> None:
+        """Send one embedding a window, up to 2,000, to TensorBoard's projector."""
+        board = self._board(trainer)
+        if board is None or not trainer.is_global_zero:
+            return
+        vectors: list[Tensor] = []
+        meta: list[list[str]] = []
+        task.eval()
+        with torch.inference_mode():
+            for batch in loader:
+                moved = {key: value.to(task.device) for key, value in batch.items()}
+                vectors.append(task.embed(moved).float().cpu())
+                titles = [_title(task.spec.classes, label) for label in batch["label"]]
+                meta += [[name, self.names[split][row]] for name, row in zip(titles, batch["row"].tolist(), strict=True)]
+                if len(meta) >= POINTS:
+                    break
+        board.add_embedding(torch.cat(vectors)[:POINTS], meta[:POINTS], metadata_header=["label", "track"], tag=split)
+
+
+def _images(features: Tensor) -> Any:
+    """First channel as (B, F, T) for a picture; None for a front-end without bins."""
+    return features[:, 0].float().cpu().numpy() if features.shape[2] > 1 else None
+
+
+def _title(classes: tuple[str, ...], label: Tensor) -> str:
+    return ", ".join(name for name, value in zip(classes, label.tolist(), strict=True) if value == 1) or "(none)"

@@ -1,0 +1,125 @@
+"""The command line: compose, run the job, answer a user's mistake with one line and exit status 2.
+
+Nothing heavy is imported here, so `--help` and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would swallow tracebacks and exit by itself
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from tonnetz import sweep
+from tonnetz.errors import UserError, suggest
+from tonnetz.paths import config_folder, repository
+
+
+@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="main")
+def app(cfg: DictConfig) -> float | None:
+    """Run one job; in a sweep a failure is written down and the sweep goes on."""
+    from hydra.utils import get_method
+
+    from tonnetz.manifest import record
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    job = get_method(cfg.job._target_)
+    if HydraConfig.get().mode == RunMode.RUN:
+        with record(cfg, folder) as run:
+            return job(cfg, run)
+    _check_sweep(cfg)
+    try:
+        with record(cfg, folder) as run:
+            return job(cfg, run)
+    except Exception as error:
+        if not isinstance(error, UserError):
+            import traceback
+
+            traceback.print_exc()
+        print(f"job {HydraConfig.get().job.num} failed: {one_line(error)}", file=sys.stderr)
+        return float("nan")
+
+
+def _check_sweep(cfg: DictConfig) -> None:
+    """Ranks of a distributed run would replay the sweep in folders of their own."""
+    named = any(item.startswith("run=") for item in HydraConfig.get().overrides.task)
+    if str(cfg.trainer.get("devices", 1)) not in ("1", "auto") and not named:
+        raise UserError("a sweep over several devices needs a name: run=NAME (or trainer.devices=1)")
+
+
+def main() -> None:
+    """Entry point of `python src/main.py` and of the `tonnetz` script."""
+    os.environ.setdefault("TONNETZ_ROOT", str(repository() or Path.cwd()))
+    try:
+        app()
+    except UserError as error:
+        _exit(str(error))
+    except ConfigCompositionException as error:
+        _exit(_explain(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        _exit(one_line(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    if sweep.failures:
+        sys.exit(1)
+
+
+def _exit(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _explain(error: ConfigCompositionException) -> str:
+    """Name the unknown key or group member, and the nearest known one."""
+    if isinstance(error, MissingConfigException):
+        options = error.options or []
+        name = str(error.missing_cfg_file or "")
+        group, _, member = name.rpartition("/")
+        return f"{group}={member}: no such member of the group '{group}'{suggest(member, options)}" if options else one_line(error)
+    text = one_line(error)
+    found = re.search(r"Could not override '([^']+)'", text)
+    if found is None:
+        return text
+    key = found[1]
+    if "No match in the defaults list" in text:
+        return f"{key}: no such configuration group{suggest(key, _groups())}"
+    parent, _, leaf = key.rpartition(".")
+    return f"{key}: no such key{suggest(leaf, _siblings(parent))} (+{key}=... adds a new one)"
+
+
+def _groups() -> list[str]:
+    return [path.name for path in config_folder().iterdir() if path.is_dir()]
+
+
+def _siblings(parent: str) -> list[str]:
+    """The keys beside an unknown one, with the groups that the command line chose."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    chosen = [item for item in sys.argv[1:] if re.fullmatch(r"[a-z]+=[\w-]+", item) and item.split("=")[0] in _groups()]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        node: Any = compose("main", overrides=chosen)
+        node = OmegaConf.select(node, parent) if parent else node
+    return list(node) if isinstance(node, DictConfig) else []
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""From prepared corpora to batches: one LightningDataModule, excerpts, sampling plans."""
+
+from tonnetz.data.module import AudioData
+from tonnetz.data.plan import Plan
+
+__all__ = ["AudioData", "Plan"]

@@ -1,0 +1,250 @@
+"""The one LightningDataModule: corpora in, batches out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import polars as pl
+import torch
+from torch.utils.data import DataLoader
+
+from tonnetz import tracks as track_table
+from tonnetz.data.excerpts import Batch, ResumableLoader, Tracks, TrainExcerpts, Windows, ignore_interrupt, whole
+from tonnetz.data.plan import Chunks, Plan, Stream, balance_weights
+from tonnetz.data.prepare import prepare
+from tonnetz.datasets.base import Corpus
+from tonnetz.errors import UserError
+from tonnetz.frontend import Frontend, fingerprint
+from tonnetz.progress import progress_bar
+from tonnetz.store import FeatureStore
+from tonnetz.taxonomy import Taxonomy
+from tonnetz.tracks import DataSpec
+
+
+class AudioData(L.LightningDataModule):
+    """Any corpora, for any task.
+
+    Args:
+        corpora: what to learn from; several are concatenated.
+        frontend: gives the sample rate, and the features when the plan's source is ``features``.
+        plan: the task's sampling plan.
+        cache: folder of prepared audio and features.
+        seed: keys splits and excerpts.
+        spec: class names of a restored checkpoint; labels outside them are refused.
+        batch_size: excerpts a batch, per process.
+        workers: loader processes; results do not depend on their number.
+        valid, test: fractions of the tracks for which the corpus names no split.
+        split_seed: keys the split alone, so that runs with other seeds share it.
+        fraction: part of the training tracks to keep.
+        taxonomy: name or file of an instrument tree; labels are mapped to its nodes. Null keeps them as they are.
+        multilabel: null finds out.
+        normalize: scale every recording to peak 1.
+        on_error: ``fail`` or ``skip``, for files that cannot be used.
+    """
+
+    def __init__(
+        self,
+        corpora: Sequence[Corpus],
+        frontend: Frontend,
+        plan: Plan,
+        cache: str | Path,
+        seed: int = 0,
+        spec: DataSpec | None = None,
+        batch_size: int = 32,
+        workers: int = 2,
+        valid: float = 0.15,
+        test: float = 0.15,
+        split_seed: int = 0,
+        fraction: float = 1.0,
+        taxonomy: str | None = None,
+        multilabel: bool | None = None,
+        normalize: bool = True,
+        on_error: str = "fail",
+    ) -> None:
+        super().__init__()
+        if on_error not in ("fail", "skip"):
+            raise UserError(f"data.on_error={on_error}: known are fail, skip")
+        if batch_size < 1 or not 0 < fraction <= 1:
+            raise UserError(f"data.batch_size={batch_size} data.fraction={fraction}: need at least 1, and (0, 1]")
+        if not corpora:
+            raise UserError("data.sources is empty: name at least one, e.g. data.sources=[philharmonia:/folder]")
+        self.corpora, self.frontend, self.plan, self.cache = corpora, frontend, plan, Path(cache)
+        self.seed, self.split_seed, self.batch_size, self.workers = seed, split_seed, batch_size, workers
+        self.fractions = {"valid": valid, "test": test}
+        self.fraction, self.normalize, self.on_error = fraction, normalize, on_error
+        self.taxonomy, self.multilabel = taxonomy, multilabel
+        self.given = spec
+        self._table: pl.DataFrame | None = None
+
+    # Lightning would prepare on one process and set up on all; `table` does both, once, when it is first needed.
+
+    @property
+    def table(self) -> pl.DataFrame:
+        """All usable tracks with their split: one row a track."""
+        if self._table is None:
+            self._table = self._read()
+        return self._table
+
+    def _read(self) -> pl.DataFrame:
+        rate = self.frontend.sample_rate
+        frames = []
+        for corpus in self.corpora:
+            frame = prepare(corpus, self.cache, rate, self.on_error)
+            frame = frame.with_columns(pl.coalesce(pl.lit(corpus.split, pl.String), "split").alias("split"))
+            frames.append(self._name_labels(frame, corpus))
+        frame = track_table.concat(frames)
+        foreign = set(frame["split"].drop_nulls()) - set(track_table.SPLITS)
+        if foreign:
+            raise UserError(f"split '{min(foreign)}': known are train, valid, test")
+        frame = track_table.split_tracks(frame, self.fractions["valid"], self.fractions["test"], self.split_seed)
+        track_table.check_disjoint(frame)
+        return self._thin(frame)
+
+    def _name_labels(self, frame: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
+        """Map the corpus's labels to nodes of the taxonomy. Raises UserError for one that is not in it."""
+        if self.taxonomy is None:
+            return frame
+        tree = Taxonomy.load(self.taxonomy)
+        lists = frame.select("labels", "unknown")
+        names = {name for column in lists.columns for name in lists[column].explode().drop_nulls().unique()}
+        try:
+            nodes = {name: tree.resolve(name, corpus.name) for name in sorted(names)}
+        except UserError as error:
+            raise UserError(f"{corpus.root}: {error} (data.taxonomy={self.taxonomy})") from None
+        rename = pl.element().replace(nodes)
+        return frame.with_columns(pl.col(column).list.eval(rename).list.unique(maintain_order=True) for column in lists.columns)
+
+    def _thin(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Keep `fraction` of the training tracks, drawn by the seed of the split."""
+        if self.fraction == 1:
+            return frame
+        train = np.flatnonzero((frame["split"] == "train").to_numpy())
+        random = np.random.default_rng([self.split_seed, 1])
+        dropped = random.permutation(train)[max(1, round(self.fraction * len(train))) :]
+        keep = np.ones(frame.height, bool)
+        keep[dropped] = False
+        return frame.filter(pl.Series(keep))
+
+    @property
+    def spec(self) -> DataSpec:
+        """What the task may know: from the checkpoint when restored, else from the training split."""
+        return self.given or self.describe()
+
+    def describe(self) -> DataSpec:
+        """Describe the training split. Raises UserError when a class has no training track."""
+        train = self.table.filter(pl.col("split") == "train")
+        if not train.height:
+            raise UserError("no training tracks: the corpus gives all of them to other splits (data.valid, data.test)")
+        classes = sorted(set(self.table["labels"].explode().drop_nulls()))
+        taught = set(train["labels"].explode().drop_nulls())
+        for name in classes:
+            if name not in taught:
+                place = self.table.filter(pl.col("labels").list.contains(name)).row(0, named=True)
+                raise UserError(
+                    f"class '{name}' has no training file (it is in {place['split']}: {place['path']}); add some or leave it out"
+                )
+        matrix = track_table.label_matrix(train.with_columns(pl.col("labels").fill_null([])), classes)
+        several = any(c.multilabel for c in self.corpora) or bool((self.table["labels"].list.len() != 1).any())
+        return DataSpec(
+            classes=tuple(classes),
+            multilabel=several if self.multilabel is None else self.multilabel,
+            positives=tuple(int(n) for n in (matrix == 1).sum(0)),
+            known=tuple(int(n) for n in np.isfinite(matrix).sum(0)),
+            families=_families(classes, self.taxonomy),
+            taxonomy=self.taxonomy,
+            tracks={name: int((self.table["split"] == name).sum()) for name in track_table.SPLITS},
+        )
+
+    def split(self, name: str) -> pl.DataFrame:
+        """The table of one split."""
+        return self.table.filter(pl.col("split") == name)
+
+    def dataset(self, name: str, train: bool = False) -> TrainExcerpts | Windows:
+        """Excerpts (train) or covering windows of one split. Raises UserError when it is empty."""
+        frame = self.split(name)
+        if not frame.height:
+            raise UserError(f"no tracks in the split '{name}'; see data.valid and data.test, or the corpus's own lists")
+        tracks = Tracks(frame, self._labels(frame), self.normalize)
+        rate = self.frontend.sample_rate
+        store = self.features(frame) if self.plan.source == "features" else None
+        if train:
+            return TrainExcerpts(tracks, self.plan, rate, self.seed, store)
+        return Windows(tracks, self.plan, rate, store)
+
+    def _labels(self, frame: pl.DataFrame) -> np.ndarray:
+        return track_table.label_matrix(frame, self.spec.classes)
+
+    def features(self, frame: pl.DataFrame) -> FeatureStore:
+        """The stored features of these tracks; computed when they are not there."""
+        mark = fingerprint(self.frontend)
+        channels, bins, hop = self.frontend.channels, self.frontend.bins, self.frontend.hop
+        store = FeatureStore(self.cache / "features" / mark, mark, channels, bins, hop)
+        audio, first, samples = (frame[name].to_list() for name in ("audio", "first", "samples"))
+        gain = 1 / frame["peak"].to_numpy() if self.normalize else np.ones(frame.height)
+        keys = [f"{a}|{f}|{s}|{g:.6f}" for a, f, s, g in zip(audio, first, samples, gain, strict=True)]
+
+        def compute(i: int) -> np.ndarray:
+            from tonnetz.audio import read_pcm
+
+            signal = torch.from_numpy(read_pcm(audio[i], first[i], samples[i]) * np.float32(gain[i]))
+            with torch.inference_mode():
+                return self.frontend(signal[None, None])[0].cpu().numpy()  # (C, F, T)
+
+        with progress_bar("computing features") as advance:
+            store.build(keys, compute, advance)
+        return store
+
+    def _loader(self, kind: Any, name: str, sampler: Any, train: bool = False) -> DataLoader[Batch]:
+        dataset = self.dataset(name, train)
+        workers = self.workers
+        return kind(  # type: ignore[no-any-return]
+            dataset,
+            batch_sampler=sampler(dataset),
+            num_workers=workers,
+            collate_fn=whole,
+            worker_init_fn=ignore_interrupt,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=train and workers > 0,
+        )
+
+    def _ranks(self) -> dict[str, int]:
+        trainer = self.trainer
+        return {"rank": trainer.global_rank, "world": trainer.world_size} if trainer else {"rank": 0, "world": 1}
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled excerpts of the training split."""
+
+        def sampler(dataset: TrainExcerpts) -> Stream:
+            weights = balance_weights(dataset.tracks.labels.numpy(), self.plan.balance)
+            return Stream(
+                len(dataset), self.batch_size, self.plan.steps, self.seed, weights=weights, **self._ranks()
+            )
+
+        return self._loader(ResumableLoader, "train", sampler, train=True)
+
+    def windows(self, name: str) -> DataLoader[Batch]:
+        """Windows that cover every track of a split, dealt out to the ranks."""
+        chunks = partial(Chunks, batch_size=self.batch_size, **self._ranks())
+        return self._loader(DataLoader, name, lambda dataset: chunks(len(dataset)))
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        """Windows of the validation split, or nothing when there is none."""
+        return self.windows("valid") if self.split("valid").height else []
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Windows of the test split."""
+        return self.windows("test")
+
+
+def _families(classes: Sequence[str], taxonomy: str | None) -> tuple[str, ...]:
+    if taxonomy is None:
+        return ("",) * len(classes)
+    tree = Taxonomy.load(taxonomy)
+    return tuple(tree.family(name) for name in classes)
+
+

@@ -1,0 +1,118 @@
+"""Recordings as a user hands them over: decoded once, cut in windows, batched across files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from tonnetz import audio
+from tonnetz.data.excerpts import Batch, ignore_interrupt
+from tonnetz.data.plan import Plan
+from tonnetz.errors import UserError
+
+FILE_COLUMNS = ("file", "path", "filename")
+
+
+def find_recordings(inputs: Iterable[str | Path]) -> list[str]:
+    """Expand files, folders (all audio under them) and CSV files (column file, path or filename) to audio files.
+
+    Raises UserError for an input that does not exist or holds no audio.
+    """
+    found: list[str] = []
+    for item in map(Path, inputs):
+        if item.is_dir():
+            files = sorted(p for p in item.rglob("*") if p.suffix.lower() in audio.EXTENSIONS and p.is_file())
+            if not files:
+                raise UserError(f"{item}: no audio files under this folder")
+            found += map(str, files)
+        elif item.suffix.lower() == ".csv":
+            found += _from_csv(item)
+        elif item.is_file():
+            found.append(str(item))
+        else:
+            raise UserError(f"{item}: no such file or folder")
+    if not found:
+        raise UserError("job.inputs is empty: give files, folders or CSV files, job.inputs=[FILE,FOLDER]")
+    return list(dict.fromkeys(found))
+
+
+def _from_csv(path: Path) -> list[str]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    table = pl.read_csv(path, infer_schema=False)
+    column = next((name for name in FILE_COLUMNS if name in table.columns), None)
+    if column is None:
+        raise UserError(f"{path}: has no column file, path or filename (but {', '.join(table.columns)})")
+    return [str(path.parent / name) for name in table[column].drop_nulls()]
+
+
+class Recordings(Dataset[dict[str, Any]]):
+    """One item a file: its windows (n, 1, N), or the reason why it cannot be used."""
+
+    def __init__(self, paths: Sequence[str], plan: Plan, sample_rate: int, normalize: bool = True) -> None:
+        self.paths, self.plan, self.sample_rate, self.normalize = np.array(paths), plan, sample_rate, normalize
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        try:
+            return {"index": index, **self._windows(str(self.paths[index]))}
+        except UserError as error:
+            return {"index": index, "error": str(error)}
+
+    def _windows(self, path: str) -> dict[str, Any]:
+        rate, plan = self.sample_rate, self.plan
+        signal, _ = audio.read(path, rate)
+        peak = np.abs(signal).max()
+        if peak < audio.SILENCE:
+            raise UserError(f"{path}: silent (peak {peak:.1e}); nothing to judge")
+        window = round(plan.seconds * rate)
+        starts = audio.window_starts(len(signal), window, round((plan.hop or plan.seconds) * rate))
+        if self.normalize:
+            signal = signal / peak
+        length = window if plan.pad == "repeat" else min(window, len(signal))
+        signal = audio.fit_length(signal, max(len(signal), window), plan.pad)
+        windows = np.lib.stride_tricks.sliding_window_view(signal, window)[starts]  # (n, N)
+        return {
+            "audio": torch.from_numpy(np.ascontiguousarray(windows))[:, None],  # (n, 1, N)
+            "lengths": torch.full((len(starts),), length),
+            "start": torch.from_numpy(starts / rate),
+        }
+
+
+def recording_batches(
+    recordings: Recordings, batch_size: int, workers: int, errors: dict[int, str]
+) -> Iterator[Batch]:
+    """Yield batches of at most `batch_size` windows, across files, with `row` = index of the file.
+
+    Files that cannot be used are written into `errors` (index -> reason) and passed over.
+    """
+    loader = DataLoader(recordings, batch_size=None, num_workers=workers, worker_init_fn=ignore_interrupt)
+    pending: list[Batch] = []
+    held = 0
+    for item in loader:
+        if "error" in item:
+            errors[item["index"]] = item["error"]
+            continue
+        count = len(item["start"])
+        pending.append({**{k: item[k] for k in ("audio", "lengths", "start")}, "row": torch.full((count,), item["index"])})
+        held += count
+        while held >= batch_size:
+            batch, pending = _take(pending, batch_size)
+            held -= batch_size
+            yield batch
+    if held:
+        yield _take(pending, held)[0]
+
+
+def _take(pending: list[Batch], count: int) -> tuple[Batch, list[Batch]]:
+    joined = {key: torch.cat([item[key] for item in pending]) for key in pending[0]}
+    rest = {key: value[count:] for key, value in joined.items()}
+    return {key: value[:count] for key, value in joined.items()}, [rest] if len(rest["row"]) else []

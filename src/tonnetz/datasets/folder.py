@@ -1,0 +1,99 @@
+"""A folder of recordings with one sub-folder a class, or without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tonnetz.datasets.base import Corpus
+from tonnetz.datasets.files import audio_by_id, pick_column, read_csv, split_names, typed_cells
+from tonnetz.errors import UserError
+
+
+class Folder(Corpus):
+    """``root/CLASS/**/*.wav``; or ``root/SPLIT/CLASS/**/*.wav`` when all top folders are names of splits.
+
+    Given splits are kept. Where one of valid and test is absent, training files stay open: it is carved
+    out of them (``data.valid=0 data.test=0`` keeps all for training).
+
+    Args:
+        root: the folder.
+        labelled: false: all files, wherever they lie, are unlabelled.
+        metadata: CSV file (relative to the root) with column file and any of work, artist, group, split, ...
+        split: put every file into this split.
+    """
+
+    name = "folder"
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        labelled: bool = True,
+        metadata: str | None = None,
+        split: str | None = None,
+    ) -> None:
+        super().__init__(root, split=split)
+        self.labelled = labelled
+        self.metadata = metadata
+
+    def tracks(self) -> Iterator[dict[str, Any]]:
+        """Yield one row a file. Raises UserError for a file outside class folders, or metadata of no file."""
+        files = audio_by_id(self)
+        facts = self._metadata(list(files.values())) if self.metadata else {}
+        tops = [path.relative_to(self.root).parts[:-1][:1] for path in files.values()]
+        splits = split_names([top[0] for top in tops if top]) if all(tops) else None
+        for name, path in files.items():
+            folders = path.relative_to(self.root).parts[:-1]
+            row: dict[str, Any] = {"id": name, "path": str(path), "labels": None, "split": None}
+            if splits:
+                row["split"] = splits[folders[0]]
+                folders = folders[1:]
+                if row["split"] == "train" and len(set(splits.values())) < 3:
+                    row["split"] = None
+            if self.labelled:
+                row["labels"] = [self._class(path, folders)]
+            yield {**row, **facts.get(path, {})}
+
+    def _class(self, path: Path, folders: tuple[str, ...]) -> str:
+        if not folders:
+            raise UserError(
+                f"{path}: lies in no class folder; put it into one, or set data.corpus.labelled=false"
+            )
+        return folders[0].strip()
+
+    def _metadata(self, files: list[Path]) -> dict[Path, dict[str, Any]]:
+        """Extra columns by audio file. Rows name a path from the root, or a file name when it is unique."""
+        source = self.root / str(self.metadata)
+        columns, rows = read_csv(source)
+        key = pick_column(columns, ("file", "path", "filename"))
+        if key is None:
+            raise UserError(
+                f"{source}: no column file (or path, filename); it says which row belongs to which file"
+            )
+        by_name: dict[str, list[Path]] = {}
+        for path in files:
+            by_name.setdefault(path.name, []).append(path)
+        exact = set(files)
+        found: dict[Path, dict[str, Any]] = {}
+        for line, cells in rows:
+            place = f"{source} line {line}"
+            wanted = cells.pop(key)
+            cells.pop("id", None)  # the place in the folder is the id
+            paths = [self.root / wanted] if self.root / wanted in exact else by_name.get(wanted, [])
+            if len(paths) > 1:
+                raise UserError(
+                    f"{place}: '{wanted}' is the name of {len(paths)} files; write its path from the root"
+                )
+            for path in paths:
+                if path in found:
+                    raise UserError(f"{place}: '{wanted}' has a row already; remove one")
+                found[path] = {
+                    name: value for name, value in typed_cells(cells, place).items() if value is not None
+                }
+        if not found:
+            raise UserError(
+                f"{source}: names no audio file under {self.root}; its column {key} must hold file names"
+            )
+        return found

@@ -1,0 +1,20 @@
+"""Errors that a user can cause: one line that names the file or key and the remedy, exit status 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A user's mistake. The message is one line: what is wrong, where, and what to do about it."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the nearest known word, or the first known words when none is near."""
+    options = sorted(map(str, known))
+    near = difflib.get_close_matches(str(word), options, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    shown = ", ".join(options[:20]) + (", ..." if len(options) > 20 else "")
+    return f"; known: {shown}" if options else ""

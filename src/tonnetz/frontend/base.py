@@ -1,0 +1,103 @@
+"""What every front-end shares: float32 outside autocast, the frame count and the fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tonnetz.errors import UserError
+
+
+class Frontend(nn.Module):
+    """Audio (B, C, N) in [-1, 1] -> features (B, C', F, T) float32, T = N // hop + 1 centred frames.
+
+    A subclass writes ``compute`` and sets ``version`` up by one whenever its numbers change. Windows and
+    kernels are non-persistent buffers: a checkpoint holds no front-end weights, only ``params`` and the
+    fingerprint.
+    """
+
+    version: int = 1
+
+    def __init__(self, sample_rate: int, hop: int, channels: int, bins: int, params: dict[str, Any]) -> None:
+        """Sample rate in Hz, hop in samples, C' and F of the output, and the constructor's arguments."""
+        super().__init__()
+        if hop < 1 or bins < 1 or sample_rate < 1:
+            raise UserError(
+                "frontend: sample_rate, hop and bins must be at least 1; correct the one that is not"
+            )
+        self.sample_rate = sample_rate
+        self.hop = hop
+        self.channels = channels
+        self.bins = bins
+        self.params = params
+
+    def compute(self, audio: Tensor) -> Tensor:
+        """Audio (B, C, N) float32 -> features (B, C', F, T)."""
+        raise NotImplementedError
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Audio (B, C, N) of any float type -> features (B, C', F, T) float32, whatever autocast says."""
+        with torch.autocast(audio.device.type, enabled=False):
+            return self.compute(audio.float())  # (B, C', F, T)
+
+    def frames(self, lengths: Tensor) -> Tensor:
+        """Valid samples (B,) -> valid frames (B,)."""
+        return lengths // self.hop + 1
+
+
+def fingerprint(frontend: Frontend) -> str:
+    """16 hexadecimal digits of the class name, version and parameters; the order of the parameters is
+    immaterial.
+    """
+    numbers = {
+        k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v
+        for k, v in frontend.params.items()
+    }
+    identity = json.dumps([type(frontend).__name__, frontend.version, numbers], sort_keys=True)
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def forget_buffers(module: nn.Module) -> None:
+    """Make every buffer of a library's module non-persistent, in place."""
+    for part in module.modules():
+        for name, value in list(part.named_buffers(recurse=False)):
+            part.register_buffer(name, value, persistent=False)
+
+
+def reflect(audio: Tensor, pad: int) -> Tensor:
+    """Reflect ``pad`` samples at both ends: (..., N) -> (..., N + 2 pad), as ``numpy.pad(mode="reflect")``.
+
+    Torch refuses signals of ``pad`` samples or fewer; those are reflected to and fro until they fill the
+    padding.
+    """
+    size = audio.shape[-1]
+    if size == 0:
+        return F.pad(audio, (pad, pad))  # (..., 2 pad)
+    if size > pad:
+        flat = F.pad(audio.reshape(1, -1, size), (pad, pad), mode="reflect")  # (1, ..., N + 2 pad)
+        return flat.reshape(*audio.shape[:-1], -1)
+    period = max(2 * (size - 1), 1)
+    index = torch.arange(-pad, size + pad, device=audio.device) % period  # (N + 2 pad,)
+    return audio[..., torch.minimum(index, period - index)]  # (..., N + 2 pad)
+
+
+def check_fft(n_fft: int, key: str = "n_fft") -> None:
+    """Raise UserError for an odd or empty FFT size, for which centred frames are not N // hop + 1."""
+    if n_fft < 2 or n_fft % 2:
+        raise UserError(f"frontend.{key}: {n_fft} is not an even number of at least 2; use for example 1024")
+
+
+def check_range(sample_rate: int, fmin: float, fmax: float | None) -> float:
+    """Upper edge in Hz, half the sample rate for None; raises UserError for an impossible range."""
+    top = sample_rate / 2 if fmax is None else float(fmax)
+    if not 0 <= fmin < top <= sample_rate / 2:
+        raise UserError(
+            f"frontend.fmin, frontend.fmax: {fmin} to {top} Hz is not inside 0 to {sample_rate / 2} Hz; "
+            "choose 0 <= fmin < fmax <= sample_rate / 2"
+        )
+    return top

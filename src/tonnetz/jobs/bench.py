@@ -1,0 +1,163 @@
+"""job=bench: where does the time of a training step go, and what does prepared audio save?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from tonnetz import figures
+from tonnetz.build import Experiment, build
+from tonnetz.device import choose_device
+from tonnetz.manifest import Run, write_json
+from tonnetz.metrics.classification import per_row, score
+from tonnetz.quiet import quiet
+
+STAGES = ("loader", "wave augment", "front-end", "spectral augment", "forward", "backward", "optimizer", "metric")
+
+
+def run(cfg: DictConfig, run: Run) -> None:
+    """Print a table, write `bench.json` and `figures/bench.png`."""
+    quiet()
+    experiment = build(cfg)
+    device = choose_device(cfg.trainer.accelerator)
+    times = step_times(experiment, device, cfg.job.batches, cfg.job.warmup)
+    size = cfg.data.batch_size
+    median = {name: float(np.median(values)) for name, values in times.items()}
+    result: dict[str, Any] = {"device": str(device), "threads": torch.get_num_threads(), "batch_size": size}
+    result["seconds_per_batch"] = median
+    result["items_per_second"] = {name: size / max(value, 1e-9) for name, value in median.items()}
+    if cfg.job.decode:
+        result["reading"] = reading_rates(experiment, cfg.job.batches)
+    _print(result)
+    write_json(run.folder / "bench.json", result)
+    figures.save(figures.time_bars(median, f"one training step of {size} on {device}"), run.folder / "figures" / "bench.png")
+    run.facts["bench"] = result
+
+
+def step_times(experiment: Experiment, device: torch.device, batches: int, warmup: int) -> dict[str, list[float]]:
+    """Seconds of each stage of `batches` training steps, after `warmup` ones. The loader's is what the loop waits for."""
+    task: Any = experiment.task.to(device).train()
+    optimizer = task.optimizer(task.parameters())
+    times: dict[str, list[float]] = {name: [] for name in STAGES}
+    clock = Clock(device)
+    batches_of = _endless(experiment.data.train_dataloader())
+    for step in range(warmup + batches):
+        with clock("loader"):
+            batch = {key: value.to(device) for key, value in next(batches_of).items()}
+        with clock("wave augment"):
+            batch = task.augment.wave(batch)
+        with clock("front-end"):
+            batch = task.encoder.features(batch)
+        with clock("spectral augment"):
+            task.augment.features(batch)  # timed alone; the step below draws its own
+        with clock("forward"):
+            loss = task.loss(batch)
+        with clock("backward"):
+            optimizer.zero_grad()
+            loss.backward()
+        with clock("optimizer"):
+            optimizer.step()
+        with clock("metric"), torch.no_grad():
+            prob = torch.rand(len(batch["row"]), len(task.spec.classes), device=device)
+            task.scores["valid"].update(prob, batch["label"], batch["row"], batch["start"])
+        if step >= warmup:
+            for name, seconds in clock.seconds.items():
+                times[name].append(seconds)
+    _metric_time(experiment, times, clock)
+    return times
+
+
+def _metric_time(experiment: Experiment, times: dict[str, list[float]], clock: Clock) -> None:
+    """Add the epoch-end scoring, spread over the batches that it stands for."""
+    task: Any = experiment.task
+    with clock("metric"):
+        windows = task.scores["valid"].compute()
+        score(*per_row(windows.prob, windows.target, windows.row)[:2], multilabel=task.spec.multilabel)
+    task.scores["valid"].reset()
+    share = clock.seconds["metric"] / len(times["metric"])
+    times["metric"] = [seconds + share for seconds in times["metric"]]
+
+
+def _endless(loader: Any) -> Iterator[Any]:
+    while True:
+        yield from loader
+
+
+class Clock:
+    """Measures named blocks, waiting for the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        self._wait()
+        start = time.perf_counter()
+        yield
+        self._wait()
+        self.seconds[name] = time.perf_counter() - start
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def reading_rates(experiment: Experiment, batches: int) -> dict[str, float]:
+    """Excerpts a second: from prepared audio through the loader, and decoding the original file for each with librosa."""
+    data = experiment.data
+    loader = _endless(data.train_dataloader())
+    next(loader)  # workers are up
+
+    def prepared() -> int:
+        return sum(len(next(loader)["row"]) for _ in range(max(batches, 50)))
+
+    sources = data.split("train")["path"].to_list()
+    random = np.random.default_rng(0)
+    chosen = [sources[i] for i in random.integers(0, len(sources), 24)]
+
+    def librosa_decodes() -> int:
+        import librosa
+
+        for path in chosen:
+            librosa.load(path, sr=data.frontend.sample_rate, mono=True)
+        return len(chosen)
+
+    import librosa  # noqa: F401  (its import is not what is measured)
+
+    librosa_decodes_warm = librosa.load(chosen[0], sr=data.frontend.sample_rate)
+    del librosa_decodes_warm
+    fast, slow = _rate(prepared), _rate(librosa_decodes)
+    kinds = sorted({Path(path).suffix for path in chosen})
+    return {"prepared": fast, f"librosa {' '.join(kinds)}": slow, "ratio": fast / slow}
+
+
+def _rate(work: Callable[[], int]) -> float:
+    start = time.perf_counter()
+    items = work()
+    return items / (time.perf_counter() - start)
+
+
+def _print(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    total = sum(result["seconds_per_batch"].values())
+    table = Table("stage", "ms a batch", "share", "items/s", title=f"training step, batch {result['batch_size']}, {result['device']}")
+    for name, seconds in result["seconds_per_batch"].items():
+        table.add_row(name, f"{1000 * seconds:.2f}", f"{seconds / total:.1%}", f"{result['items_per_second'][name]:,.0f}")
+    table.add_row("all", f"{1000 * total:.2f}", "", f"{result['batch_size'] / total:,.0f}", style="bold")
+    console = Console()
+    console.print(table)
+    if "reading" in result:
+        reading = Table("reading excerpts", "per second", title="prepared audio against decoding each item with librosa")
+        for name, rate in result["reading"].items():
+            reading.add_row(name, f"{rate:,.1f}")
+        console.print(reading)

@@ -1,0 +1,120 @@
+"""job=embed: one vector a file (or window) as safetensors and npz, with a table of what they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from torch import Tensor
+
+from tonnetz.build import Experiment, restore
+from tonnetz.data.recordings import Recordings, find_recordings, recording_batches
+from tonnetz.device import choose_device
+from tonnetz.errors import UserError, suggest
+from tonnetz.jobs.predict import report_bad
+from tonnetz.manifest import Run
+from tonnetz.progress import progress_bar
+from tonnetz.quiet import quiet
+from tonnetz.tracks import SPLITS
+
+
+def run(cfg: DictConfig, run: Run) -> None:
+    """Embed ``job.inputs``, or the corpus of `data`, with ``cfg.ckpt``."""
+    quiet()
+    experiment, _ = restore(cfg, list(HydraConfig.get().overrides.task))
+    device = choose_device(cfg.trainer.accelerator)
+    experiment.task.to(device).eval()
+    _check_layer(experiment, cfg.job.layer)
+    errors: dict[int, str] = {}
+    if cfg.job.inputs:
+        inputs = [cfg.job.inputs] if isinstance(cfg.job.inputs, str) else list(cfg.job.inputs)
+        table = pl.DataFrame({"path": find_recordings(inputs)})
+        batches = _recordings(experiment, table["path"].to_list(), errors)
+    else:
+        parts = [experiment.data.split(name) for name in SPLITS]
+        table = pl.concat([part.select("id", "path", "split", "labels", "work") for part in parts])
+        batches = _corpus(experiment)
+    vectors, rows, starts = embed(experiment, batches, device, cfg.job.layer, len(table))
+    table = table.with_row_index("row")
+    if not cfg.job.windows:
+        vectors, rows = mean_by_row(vectors, rows)
+        starts = torch.zeros(len(rows))
+    write_embeddings(run.folder, vectors, rows, starts, table)
+    print(f"{len(vectors):,} vectors of {vectors.shape[1]} dimensions: {run.folder / 'embeddings.safetensors'}")
+    run.facts["embeddings"] = {"vectors": len(vectors), "dimensions": vectors.shape[1]}
+    bad = {table["path"][i]: reason for i, reason in errors.items()}
+    report_bad(bad, run.folder, experiment.cfg.data.on_error, len(vectors))
+
+
+def _check_layer(experiment: Experiment, layer: str | None) -> None:
+    taps = experiment.task.encoder.backbone.taps
+    if layer is not None and layer not in taps:
+        raise UserError(f"job.layer={layer}: no such tap of this backbone{suggest(layer, taps)}")
+
+
+def _recordings(experiment: Experiment, paths: list[str], errors: dict[int, str]) -> Iterator[dict[str, Tensor]]:
+    data = experiment.data
+    recordings = Recordings(paths, data.plan, data.frontend.sample_rate, data.normalize)
+    return recording_batches(recordings, data.batch_size, data.workers, errors)
+
+
+def _corpus(experiment: Experiment) -> Iterator[dict[str, Tensor]]:
+    """Windows of all splits one after the other; rows count on from split to split."""
+    first = 0
+    for name in SPLITS:
+        count = experiment.data.split(name).height
+        if count:
+            for batch in experiment.data.windows(name):
+                yield {**batch, "row": batch["row"] + first}
+        first += count
+
+
+def embed(
+    experiment: Experiment, batches: Iterator[dict[str, Tensor]], device: torch.device, layer: str | None, total: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Vectors (M, D), rows (M,) and starts in seconds (M,) of all windows."""
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    with torch.inference_mode(), progress_bar("embedding") as advance:
+        for batch in batches:
+            moved = {key: value.to(device) for key, value in batch.items()}
+            vectors = experiment.task.embed(moved) if layer is None else _tap(experiment, moved, layer)
+            found.append((vectors.float().cpu(), batch["row"], batch["start"]))
+            advance(int(batch["row"][-1]) + 1, total)
+    if not found:
+        raise UserError("nothing could be embedded; see the listed files")
+    vectors, rows, starts = (torch.cat(values) for values in zip(*found, strict=True))
+    return vectors, rows, starts
+
+
+def _tap(experiment: Experiment, batch: dict[str, Tensor], layer: str) -> Tensor:
+    """Mean over the valid frames of one tap, (B, D)."""
+    taps, mask = experiment.task.encoder.layers(batch)
+    hidden = taps[layer]  # (B, T', D)
+    share = torch.nn.functional.interpolate(mask[:, None].float(), hidden.shape[1])[:, 0, :, None]  # (B, T', 1)
+    return (hidden * share).sum(1) / share.sum(1).clamp(min=1)
+
+
+def mean_by_row(vectors: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of the windows of each row: (rows, D) and the rows."""
+    unique, index = rows.unique(return_inverse=True)
+    total = torch.zeros(len(unique), vectors.shape[1]).index_add_(0, index, vectors)
+    return total / index.bincount()[:, None], unique
+
+
+def write_embeddings(folder: Path, vectors: Tensor, rows: Tensor, starts: Tensor, table: pl.DataFrame) -> None:
+    """Write embeddings.safetensors, embeddings.npz and embeddings.csv (one row a vector)."""
+    from safetensors.torch import save_file
+
+    arrays: dict[str, Any] = {"vectors": vectors.contiguous(), "row": rows, "start": starts.float()}
+    save_file(arrays, folder / "embeddings.safetensors")
+    np.savez(folder / "embeddings.npz", **{name: value.numpy() for name, value in arrays.items()})
+    place = pl.DataFrame({"row": rows.numpy(), "start": starts.numpy()}, schema={"row": pl.UInt32, "start": pl.Float64})
+    listing = place.join(table, on="row", how="left", maintain_order="left")
+    lists = [name for name, kind in listing.schema.items() if isinstance(kind, pl.List)]
+    listing.with_columns(pl.col(name).list.join(";") for name in lists).write_csv(folder / "embeddings.csv")

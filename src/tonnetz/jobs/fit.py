@@ -1,0 +1,152 @@
+"""job=fit: prepare what is missing, train or resume, test the best checkpoint, leave everything behind."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from tonnetz.build import Experiment, build, build_trainer, plain
+from tonnetz.callbacks import Dashboard, History, Interrupt
+from tonnetz.checkpoint import load_checkpoint
+from tonnetz.errors import UserError
+from tonnetz.jobs.prepare import show, summary
+from tonnetz.report import show_scores, write_scores
+from tonnetz.manifest import Run
+from tonnetz.quiet import quiet
+
+FIXED = ("frontend", "model", "pooling", "task", "loss")  # a resumed run must have these as it had them
+
+
+def run(cfg: DictConfig, run: Run) -> float:
+    """Train; returns the best validation score, which sweeps and tuners select on (never the test's)."""
+    quiet()
+    last = run.folder / "checkpoints" / "last.ckpt"
+    resume = last if last.exists() else None
+    if resume:
+        _check_resume(cfg, resume)
+    experiment = build(cfg)
+    _write_config(cfg, run.folder)
+    show(experiment.data)
+    run.facts["data"] = summary(experiment.data)
+    history = History(run.folder / "metrics.csv")
+    names = {s: experiment.data.split(s)["id"].to_list() for s in ("valid", "test")}
+    dashboard = Dashboard(run.folder, history, names)
+    interrupt = Interrupt(last)
+    callbacks = [history, interrupt, *_checkpoints(cfg, experiment, run.folder / "checkpoints")]
+    callbacks += [dashboard] if cfg.job.figures else []
+    logger = TensorBoardLogger(run.folder, name="", version="")
+    trainer = build_trainer(cfg, logger=logger, callbacks=callbacks, default_root_dir=run.folder)
+    parameters = sum(p.numel() for p in experiment.task.parameters())
+    print(f"{parameters:,} parameters; run folder {run.folder}")
+    start = time.time()
+    _fit(trainer, experiment, interrupt, resume)
+    run.facts["fit_seconds"] = round(time.time() - start, 3)
+    if interrupt.presses:
+        run.status = "interrupted"
+    return _finish(cfg, run, trainer, experiment, dashboard)
+
+
+def _fit(trainer: Any, experiment: Experiment, interrupt: Interrupt, resume: Path | None) -> None:
+    with interrupt:
+        try:
+            trainer.fit(experiment.task, experiment.data, ckpt_path=resume, weights_only=True)
+        except SystemExit:  # Lightning's answer to KeyboardInterrupt
+            raise KeyboardInterrupt from None
+
+
+def _check_resume(cfg: DictConfig, last: Path) -> None:
+    """Refuse to continue a run with another model. Raises UserError that names the first difference."""
+    stored, asked = load_checkpoint(last)["tonnetz"]["config"], plain(cfg)
+    for group in FIXED:
+        if stored[group] != asked[group]:
+            raise UserError(
+                f"run={cfg.run}: exists with {group}: {_difference(stored[group], asked[group])}; choose another run=NAME "
+                f"or delete {last.parent.parent}"
+            )
+
+
+def _difference(old: Any, new: Any) -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            if old.get(key) != new.get(key):
+                return f"{key} {_difference(old.get(key), new.get(key))}"
+    return f"{old} (now {new})"
+
+
+def _write_config(cfg: DictConfig, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(plain(cfg))))
+
+
+def _checkpoints(cfg: DictConfig, experiment: Experiment, folder: Path) -> list[L.Callback]:
+    """best.ckpt by the task's monitor (the last one when nothing validates), last.ckpt every epoch and on request."""
+    task = experiment.task
+    validates = experiment.data.split("valid").height > 0 and cfg.trainer.get("limit_val_batches", 1) != 0
+    monitored = {"monitor": task.monitor, "mode": task.mode, "save_on_train_epoch_end": False} if validates else {}
+    common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
+    found: list[L.Callback] = [
+        ModelCheckpoint(filename="best", **common, **monitored),
+        ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common),
+        LearningRateMonitor("step"),
+        RichProgressBar(leave=False),
+    ]
+    if cfg.job.save_every:
+        every = {"every_n_train_steps": cfg.job.save_every, "save_on_train_epoch_end": False}
+        found.append(ModelCheckpoint(filename="last", **common, **every))
+    if cfg.job.patience and validates:
+        found.append(EarlyStopping(task.monitor, mode=task.mode, patience=cfg.job.patience))
+    return found
+
+
+def _finish(cfg: DictConfig, run: Run, trainer: Any, experiment: Experiment, dashboard: Dashboard) -> float:
+    """Test the best weights, print and write all scores; returns the validation score of those weights."""
+    best = run.folder / "checkpoints" / "best.ckpt"
+    task, data = experiment.task, experiment.data
+    scores: dict[str, dict[str, float]] = {}
+    score = _best_score(trainer, best)
+    if best.exists():
+        task.load_state_dict(load_checkpoint(best)["state_dict"])
+    tested = cfg.job.test and data.split("test").height > 0 and best.exists()
+    if tested:
+        trainer.test(task, data.test_dataloader(), verbose=False)
+        scores["test"] = task.outcome["test"]["values"]
+    if trainer.is_global_zero:
+        if tested and cfg.job.baseline:
+            from tonnetz.baseline import mfcc_baseline
+
+            scores["baseline"] = mfcc_baseline(data)
+        if tested and cfg.job.figures:
+            dashboard.project(trainer, task, data.test_dataloader(), "test")
+        per_class = {name: task.outcome["test"]["per_class"] for name in ["test"] if tested}
+        write_scores(run.folder, scores, per_class, task.spec, {task.monitor: score})
+        show_scores(scores, task, score)
+        _log_hparams(trainer, cfg, task, scores, score)
+    run.facts["metrics"] = {f"{stage}/{k}": v for stage, values in scores.items() for k, v in values.items()}
+    run.facts["score"] = score
+    run.facts["best"] = str(best)
+    return score
+
+
+def _best_score(trainer: Any, best: Path) -> float:
+    for callback in trainer.checkpoint_callbacks:
+        if callback.filename == "best" and callback.best_model_score is not None:
+            return float(callback.best_model_score)
+    return float("nan")
+
+
+def _log_hparams(trainer: Any, cfg: DictConfig, task: Any, scores: dict[str, dict[str, float]], score: float) -> None:
+    """One row in TensorBoard's hparams page: what was chosen, and the final metrics."""
+    chosen = {f"{g}": cfg[g]._target_.split(".")[-1] for g in ("data", "frontend", "model", "pooling", "loss", "optimizer", "schedule") if "_target_" in cfg[g]}
+    chosen["data"] = str(cfg.data.get("root"))
+    numbers = {"seed": cfg.seed, "lr": cfg.optimizer.get("lr"), "batch_size": cfg.data.batch_size, "max_epochs": cfg.trainer.max_epochs, "seconds": cfg.task.plan.seconds}
+    final = {f"final/{task.monitor}": score} | {f"final/test_{k}": v for k, v in scores.get("test", {}).items() if "window" not in k}
+    final = {name: value for name, value in final.items() if value == value}
+    trainer.logger.log_hyperparams({**chosen, **{k: v for k, v in numbers.items() if v is not None}}, final)
+    trainer.logger.finalize("success")

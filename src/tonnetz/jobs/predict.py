@@ -1,0 +1,128 @@
+"""job=predict: label files, folders or the files of a CSV; JSON Lines and CSV with a timeline of windows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from torch import Tensor
+
+from tonnetz.build import Experiment, restore
+from tonnetz.data.recordings import Recordings, find_recordings, recording_batches
+from tonnetz.device import choose_device
+from tonnetz.errors import UserError
+from tonnetz.manifest import Run
+from tonnetz.metrics.classification import aggregate
+from tonnetz.progress import progress_bar
+from tonnetz.quiet import quiet
+
+
+def run(cfg: DictConfig, run: Run) -> None:
+    """Write `predictions.jsonl` and `predictions.csv` (and `timeline.csv`) into the run folder."""
+    quiet()
+    paths = find_recordings(_inputs(cfg))
+    experiment, _ = restore(cfg, list(HydraConfig.get().overrides.task))
+    found, errors = predict(experiment, paths, choose_device(cfg.trainer.accelerator))
+    write_predictions(run.folder, found, experiment, cfg.job.timeline)
+    _print(found)
+    print(f"{len(found)} of {len(paths)} files labelled: {run.folder / 'predictions.jsonl'}")
+    run.facts["files"] = {"labelled": len(found), "bad": len(errors)}
+    report_bad(errors, run.folder, experiment.cfg.data.on_error, len(found))
+
+
+def _inputs(cfg: DictConfig) -> list[str]:
+    from omegaconf import OmegaConf
+
+    if OmegaConf.is_missing(cfg.job, "inputs"):
+        raise UserError("job.inputs is missing: give files, folders or CSV files, job.inputs=[FILE,FOLDER]")
+    inputs = cfg.job.inputs
+    return [inputs] if isinstance(inputs, str) else list(inputs)
+
+
+def predict(experiment: Experiment, paths: list[str], device: torch.device) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Judge recordings window by window. Returns one dict a usable file, and path -> reason of the others."""
+    task: Any = experiment.task.to(device).eval()
+    data = experiment.data
+    recordings = Recordings(paths, data.plan, data.frontend.sample_rate, data.normalize)
+    bad: dict[int, str] = {}
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    with torch.inference_mode(), progress_bar("predicting") as advance:
+        for batch in recording_batches(recordings, data.batch_size, data.workers, bad):
+            prob = task.probabilities(task({key: value.to(device) for key, value in batch.items()}))
+            parts.append((prob.cpu(), batch["row"], batch["start"]))
+            advance(int(batch["row"][-1]) + 1, len(paths))
+    errors = {paths[i]: reason for i, reason in bad.items()}
+    if not parts:
+        return [], errors
+    prob, row, start = (torch.cat(values) for values in zip(*parts, strict=True))
+    rows, index = row.unique(return_inverse=True)
+    by_file = aggregate(prob, index, len(rows), task.aggregate)
+    decided = task.decide(by_file)
+    classes = task.spec.classes
+    found = []
+    for i, file in enumerate(rows.tolist()):
+        mine = index == i
+        order = by_file[i].argsort(descending=True).tolist()
+        found.append(
+            {
+                "path": paths[file],
+                "labels": [classes[k] for k in order if decided[i, k]],
+                "probabilities": {classes[k]: round(by_file[i, k].item(), 6) for k in order},
+                "start": start[mine].tolist(),
+                "windows": prob[mine],  # (n, K)
+            }
+        )
+    return found, errors
+
+
+def write_predictions(folder: Path, found: list[dict[str, Any]], experiment: Experiment, timeline: bool) -> None:
+    """JSON Lines with everything, CSV with one row a file, CSV with one row a window."""
+    classes = experiment.task.spec.classes
+    seconds = experiment.data.plan.seconds
+    with (folder / "predictions.jsonl").open("w") as lines, (folder / "predictions.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["path", "labels", *classes])
+        for item in found:
+            line = {key: item[key] for key in ("path", "labels", "probabilities")}
+            if timeline:
+                rows = zip(item["start"], item["windows"].tolist(), strict=True)
+                line["timeline"] = [
+                    {"start": round(s, 3), "end": round(s + seconds, 3), **{c: round(p, 4) for c, p in zip(classes, w, strict=True)}}
+                    for s, w in rows
+                ]
+            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+            table.writerow([item["path"], ";".join(item["labels"]), *(item["probabilities"][c] for c in classes)])
+    if timeline:
+        with (folder / "timeline.csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["path", "start", "end", *classes])
+            for item in found:
+                for start, window in zip(item["start"], item["windows"].tolist(), strict=True):
+                    table.writerow([item["path"], f"{start:.3f}", f"{start + seconds:.3f}", *(f"{p:.6f}" for p in window)])
+
+
+def _print(found: list[dict[str, Any]], most: int = 30) -> None:
+    for item in found[:most]:
+        top = ", ".join(f"{name} {p:.2f}" for name, p in list(item["probabilities"].items())[:3])
+        print(f"{item['path']}: {', '.join(item['labels']) or '(none)'}  [{top}]")
+    if len(found) > most:
+        print(f"... and {len(found) - most} more")
+
+
+def report_bad(errors: dict[str, str], folder: Path, on_error: str, good: int) -> None:
+    """List bad files; raise UserError unless the user wants to skip them and something is left."""
+    if not errors:
+        return
+    with (folder / "skipped.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "reason"], *errors.items()])
+    path, reason = next(iter(errors.items()))
+    more = f" ({len(errors)} bad files in all, listed in {folder / 'skipped.csv'})" if len(errors) > 1 else ""
+    if on_error == "fail" or not good:
+        raise UserError(f"{reason}{more}")
+    print(f"left out: {reason}{more}", file=sys.stderr)

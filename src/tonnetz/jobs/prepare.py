@@ -1,0 +1,53 @@
+"""job=prepare: find, check, decode and resample a corpus, and say what was found."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from tonnetz.data import AudioData
+from tonnetz.manifest import Run
+from tonnetz.tracks import SPLITS, fingerprint
+
+
+def run(cfg: DictConfig, run: Run) -> None:
+    """Prepare the corpora of `data`; with ``job.features=true`` store the front-end's output too."""
+    from tonnetz.build import build_data, connect
+
+    data = build_data(cfg, connect(cfg.frontend))
+    show(data)
+    if cfg.job.features:
+        store = data.features(data.table)
+        print(f"features: {int(store.frames.sum()):,} frames in {store.folder}")
+    run.facts["data"] = summary(data)
+
+
+def summary(data: AudioData) -> dict[str, object]:
+    """What the manifest keeps about the data."""
+    table = data.table
+    return {
+        "fingerprint": fingerprint(table),
+        "tracks": {name: int((table["split"] == name).sum()) for name in SPLITS},
+        "hours": round(float(table["duration"].sum()) / 3600, 3),
+    }
+
+
+def show(data: AudioData) -> None:
+    """Print what was found: tracks and hours by corpus and split, tracks by class and split."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = data.table
+    found = Table("corpus", *SPLITS, "hours", title="tracks")
+    for (corpus,), rows in table.group_by("corpus", maintain_order=True):
+        counts = [str((rows["split"] == name).sum()) for name in SPLITS]
+        found.add_row(str(corpus), *counts, f"{rows['duration'].sum() / 3600:.2f}")
+    console = Console()
+    console.print(found)
+    long = table.select("split", "labels").explode("labels").drop_nulls("labels")
+    if not long.height:
+        return
+    counts = long.group_by("labels", "split").len().pivot("split", index="labels", values="len").fill_null(0).sort("labels")
+    classes = Table("class", *SPLITS, title=f"{counts.height} classes")
+    for row in counts.iter_rows(named=True):
+        classes.add_row(row["labels"], *(str(row.get(name, 0)) for name in SPLITS))
+    console.print(classes)

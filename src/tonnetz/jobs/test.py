@@ -1,0 +1,34 @@
+"""job=test: score a checkpoint on a split of its own corpus or of another."""
+
+from __future__ import annotations
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from tonnetz.build import build_trainer, restore
+from tonnetz.callbacks import Dashboard, History
+from tonnetz.errors import UserError
+from tonnetz.jobs.prepare import show, summary
+from tonnetz.manifest import Run
+from tonnetz.quiet import quiet
+from tonnetz.report import show_scores, write_scores
+
+
+def run(cfg: DictConfig, run: Run) -> float:
+    """Print and write the scores of ``cfg.ckpt``; its thresholds are used as they are."""
+    quiet()
+    experiment, path = restore(cfg, list(HydraConfig.get().overrides.task))
+    data, task, split = experiment.data, experiment.task, cfg.job.split
+    if split not in ("train", "valid", "test"):
+        raise UserError(f"job.split={split}: known are train, valid, test")
+    show(data)
+    dashboard = Dashboard(run.folder, History(run.folder / "metrics.csv"), {split: data.split(split)["id"].to_list()})
+    trainer = build_trainer(cfg, logger=False, callbacks=[dashboard], default_root_dir=run.folder)
+    data.trainer = trainer
+    trainer.test(task, data.windows(split), verbose=False)
+    scores = {"test": task.outcome["test"]["values"]}
+    if trainer.is_global_zero:
+        write_scores(run.folder, scores, {"test": task.outcome["test"]["per_class"]}, task.spec, {"ckpt": str(path), "split": split})
+        show_scores(scores, task)
+    run.facts |= {"data": summary(data), "metrics": {f"test/{k}": v for k, v in scores["test"].items()}, "ckpt": str(path)}
+    return float(scores["test"][task.score])

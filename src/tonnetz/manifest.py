@@ -1,0 +1,108 @@
+"""The manifest of a run: what was asked, with what code and data, how it ended. Written at the start and at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from tonnetz import __version__
+from tonnetz.paths import PACKAGE
+
+PACKAGES = "torch torchaudio lightning hydra-core torchmetrics nnAudio librosa timm numpy polars scikit-learn soundfile".split()
+
+
+@dataclass
+class Run:
+    """A run's folder and the facts that its job adds to the manifest (metrics, data fingerprint, durations)."""
+
+    folder: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+    status: str = "completed"
+
+
+@contextmanager
+def record(cfg: DictConfig, folder: Path) -> Iterator[Run]:
+    """Keep `folder/manifest.json` true: running, then completed, interrupted, diverged or failed with its reason."""
+    run = Run(folder)
+    start = time.time()
+    head = {
+        "name": folder.name,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "config": OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False),
+        "git": git_state(),
+        "versions": versions(),
+        "host": {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()},
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(start)),
+    }
+    write_manifest(folder, {**head, "status": "running"})
+    status, reason = "failed", None
+    try:
+        yield run
+        status = run.status
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    except BaseException as error:
+        status = "diverged" if type(error).__name__ == "Diverged" else "failed"
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise
+    finally:
+        end = {"status": status, "seconds": round(time.time() - start, 3), **run.facts}
+        write_manifest(folder, {**head, **end, **({"reason": reason} if reason else {})})
+
+
+def write_manifest(folder: Path, content: dict[str, Any]) -> None:
+    """Write `manifest.json` atomically; only the first process of a distributed run does."""
+    if int(os.environ.get("LOCAL_RANK", 0)) or int(os.environ.get("SLURM_PROCID", 0)):
+        return
+    write_json(folder / "manifest.json", content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=_plain) + "\n")
+    os.replace(part, path)
+
+
+def _plain(value: Any) -> Any:
+    """Tensors and NumPy scalars as numbers or lists, paths as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and dirty flag of the clone that this code runs from; None outside a clone."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(PACKAGE), *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that numbers depend on."""
+    found = {"tonnetz": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found

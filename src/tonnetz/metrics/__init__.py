@@ -1,0 +1,1 @@
+"""Metrics: functions of tensors, and the store that gathers what they need."""

@@ -1,0 +1,153 @@
+"""What a sweep leaves behind: one table of all its jobs, failed ones too, and a box plot."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+failures: list[int] = []  # jobs of this process's sweep that did not complete; the command line exits with 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep as its folder tells it."""
+
+    number: int
+    overrides: dict[str, str]
+    status: str
+    reason: str
+    seconds: float | None
+    score: float | None  # on validation: what a choice may rest on
+    metrics: dict[str, float]
+
+
+class Collect(Callback):
+    """Hydra callback: reads the manifests of a sweep's jobs when it ends."""
+
+    def on_multirun_end(self, config: DictConfig, **keywords: Any) -> None:
+        """Write `sweep.csv`, `sweep.md` and `sweep.png` into the sweep's folder and print the table."""
+        folder = Path(config.hydra.sweep.dir)
+        jobs = read_jobs(folder)
+        if not jobs:
+            return
+        failures.extend(job.number for job in jobs if job.status != "completed")
+        write_csv(folder / "sweep.csv", jobs)
+        write_markdown(folder / "sweep.md", jobs)
+        print_jobs(folder, jobs)
+        draw(folder / "sweep.png", jobs)
+
+
+def read_jobs(folder: Path) -> list[Job]:
+    """All jobs of a sweep's folder in the order of their numbers."""
+    manifests = [path for path in folder.glob("*/manifest.json") if path.parent.name.isdigit()]
+    return [_read(path) for path in sorted(manifests, key=lambda path: int(path.parent.name))]
+
+
+def _read(path: Path) -> Job:
+    import yaml
+
+    manifest = json.loads(path.read_text())
+    record = path.parent / ".hydra" / "overrides.yaml"
+    words = yaml.safe_load(record.read_text()) if record.exists() else []
+    score = manifest.get("score")
+    return Job(
+        number=int(path.parent.name),
+        overrides=dict(word.lstrip("+~").partition("=")[::2] for word in words or []),
+        status=manifest["status"],
+        reason=manifest.get("reason", ""),
+        seconds=manifest.get("seconds"),
+        score=score if isinstance(score, float) and score == score else None,
+        metrics=manifest.get("metrics") or {},
+    )
+
+
+def varied(jobs: list[Job]) -> list[str]:
+    """The overridden keys whose values differ between jobs."""
+    keys = dict.fromkeys(key for job in jobs for key in job.overrides)
+    return [key for key in keys if len({job.overrides.get(key) for job in jobs}) > 1]
+
+
+def by_setting(jobs: list[Job]) -> dict[str, list[float]]:
+    """Scores by setting; seeds repeat a setting, they are none."""
+    keys = [key for key in varied(jobs) if key != "seed"]
+    found: dict[str, list[float]] = {}
+    for job in jobs:
+        name = ", ".join(f"{key}={job.overrides.get(key, '')}" for key in keys) or "all"
+        found.setdefault(name, []).extend([job.score] if job.score is not None else [])
+    return found
+
+
+def write_csv(path: Path, jobs: list[Job]) -> None:
+    """One row a job with all its overrides and metrics."""
+    rows = [
+        {"job": job.number, **job.overrides, "status": job.status, "seconds": job.seconds, "score": job.score}
+        | job.metrics
+        | {"reason": job.reason}
+        for job in jobs
+    ]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_markdown(path: Path, jobs: list[Job]) -> None:
+    """What varied and how it ended, job by job, then mean and deviation by setting."""
+    keys = varied(jobs)
+    rows = [
+        [str(job.number), *(job.overrides.get(key, "") for key in keys), job.status, _text(job.score), _text(job.seconds)]
+        + [job.reason]
+        for job in jobs
+    ]
+    summary = []
+    for name, scores in by_setting(jobs).items():
+        mean = _text(statistics.fmean(scores)) if scores else ""
+        summary.append([name, str(len(scores)), mean, _text(statistics.stdev(scores)) if len(scores) > 1 else ""])
+    parts = [
+        _markdown(["job", *keys, "status", "score", "seconds", "reason"], rows),
+        _markdown(["setting", "runs", "mean score", "deviation"], summary),
+    ]
+    path.write_text("\n\n".join(parts) + "\n")
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def print_jobs(folder: Path, jobs: list[Job]) -> None:
+    """Print the table; failed jobs are red and their reasons stand below."""
+    from rich.console import Console
+    from rich.table import Table
+
+    keys = varied(jobs)
+    table = Table("job", *keys, "status", "score", "seconds", title=str(folder))
+    for job in jobs:
+        cells = [job.overrides.get(key, "") for key in keys]
+        style = None if job.status == "completed" else "red"
+        table.add_row(str(job.number), *cells, job.status, _text(job.score), _text(job.seconds), style=style)
+    Console().print(table)
+    for job in jobs:
+        if job.reason:
+            print(f"job {job.number} {job.status}: {job.reason}")
+
+
+def draw(path: Path, jobs: list[Job]) -> None:
+    """Box plot of the scores of each setting."""
+    found = {name: scores for name, scores in by_setting(jobs).items() if scores}
+    if found:
+        from tonnetz.figures import box_figure, save
+
+        save(box_figure(found, "score on validation"), path)

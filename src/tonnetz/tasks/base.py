@@ -1,0 +1,93 @@
+"""What all tasks share: steps, logging, optimizer, schedule, checkpoint payload, random keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from tonnetz.augment import Augment
+from tonnetz.models.encoder import Encoder
+from tonnetz.tasks.optimizer import parameter_groups
+from tonnetz.tracks import DataSpec
+
+Batch = dict[str, Tensor]
+
+
+class Diverged(Exception):
+    """The loss became NaN or infinite."""
+
+
+class Task(L.LightningModule):
+    """A training regime around an encoder. A subclass writes `forward`, `loss` and the evaluation hooks.
+
+    Args:
+        encoder: front-end, spectral augmentation and backbone.
+        augment: its `wave` part is applied to training batches here.
+        optimizer: called with parameter groups.
+        schedule: called with (optimizer, steps=total steps).
+        spec: what the task knows about the data.
+        seed: keys the random numbers of training steps.
+    """
+
+    monitor: ClassVar[str] = "valid/loss"
+    mode: ClassVar[str] = "min"
+    score: ClassVar[str] = "loss"  # the metric that stands for a run in tables and sweeps
+
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        augment: Augment,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        schedule: Callable[..., Any],
+        spec: DataSpec,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.augment = encoder, augment
+        self.optimizer, self.schedule = optimizer, schedule
+        self.spec, self.seed = spec, seed
+        self.payload: dict[str, Any] = {}  # filled by build; plain values only
+        self.outcome: dict[str, dict[str, Any]] = {}  # stage -> what its last evaluation found, for figures
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The training loss of a batch, a scalar."""
+        raise TypeError(f"{type(self).__name__} defines no loss")
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """Augment, encode, compare. Raises Diverged before a NaN reaches the weights."""
+        loss = self.loss(self.augment.wave(batch))
+        if not torch.isfinite(loss):
+            raise Diverged(f"the training loss became {loss.item()} at step {self.global_step}; lower optimizer.lr")
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["row"]))
+        return loss
+
+    def on_train_batch_start(self, batch: Batch, index: int) -> None:
+        """Key all random numbers of a step by (seed, rank, step): nothing depends on what ran before it."""
+        torch.manual_seed(hash((self.seed, self.global_rank, self.global_step)) & (2**63 - 1))
+
+    def embed(self, batch: Batch) -> Tensor:
+        """One vector an excerpt, (B, D)."""
+        raise TypeError(f"{type(self).__name__} has no embedding")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """One optimizer with no decay on vectors; the schedule moves every step (plateau: every validation)."""
+        decay = float(getattr(self.optimizer, "keywords", {}).get("weight_decay", 0.0))
+        optimizer = self.optimizer(parameter_groups(self, decay))
+        scheduler = self.schedule(optimizer, steps=int(self.trainer.estimated_stepping_batches))
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.mode = self.mode
+            config = {"scheduler": scheduler, "interval": "epoch", "monitor": self.monitor}
+        else:
+            config = {"scheduler": scheduler, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make the checkpoint describe itself."""
+        checkpoint["tonnetz"] = self.payload

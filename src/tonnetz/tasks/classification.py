@@ -1,0 +1,137 @@
+"""Classification of recordings, multi-class or multi-label, judged by windows that cover each file."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from tonnetz.errors import UserError, suggest
+from tonnetz.losses import FamilyLoss
+from tonnetz.metrics.classification import METHODS, best_thresholds, decide, per_row, score
+from tonnetz.metrics.store import Scores
+from tonnetz.tasks.base import Batch, Task
+
+
+class Classification(Task):
+    """Encoder, pooling, linear head.
+
+    Args:
+        pooling: frames to one vector.
+        loss: of (logits (B, K), target (B, K) with NaN = unknown); says how logits become probabilities.
+        dropout: before the head.
+        aggregate: windows to file: mean | max | noisy_or | top_k | linear_softmax of the probabilities.
+        family_weight: weight of the auxiliary loss on instrument families.
+        families: class -> family; null takes the top level of the taxonomy.
+        plan: belongs to the data; named here because the task chooses it.
+    """
+
+    monitor: ClassVar[str] = "valid/macro_f1"
+    mode: ClassVar[str] = "max"
+    score: ClassVar[str] = "macro_f1"
+    thresholds: Tensor
+
+    def __init__(
+        self,
+        *,
+        pooling: nn.Module,
+        loss: nn.Module,
+        dropout: float = 0.2,
+        aggregate: str = "mean",
+        family_weight: float = 0.0,
+        families: dict[str, str] | None = None,
+        **shared: Any,
+    ) -> None:
+        super().__init__(**shared)
+        if aggregate not in METHODS:
+            raise UserError(f"task.aggregate={aggregate}{suggest(aggregate, METHODS)}")
+        self.pooling, self.criterion = pooling, loss
+        self.aggregate, self.family_weight = aggregate, family_weight
+        classes = len(self.spec.classes)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(pooling.out_dim, classes))  # type: ignore[arg-type]
+        self.register_buffer("thresholds", torch.full((classes,), 0.5))  # tuned on validation, kept with the weights
+        self.family = FamilyLoss(self._family_indices(families)) if family_weight else None
+        self.scores = nn.ModuleDict({stage: Scores(classes) for stage in ("valid", "test")})
+        self._check_loss()
+
+    def _check_loss(self) -> None:
+        if self.spec.multilabel and self.criterion.activation == "softmax":
+            raise UserError("loss=ce needs exactly one label a track, but this corpus is multi-label; use loss=bce")
+
+    def _family_indices(self, families: dict[str, str] | None) -> tuple[int, ...]:
+        own = families or dict(zip(self.spec.classes, self.spec.families, strict=True))
+        names = [own.get(name, "") for name in self.spec.classes]
+        if not any(names):
+            raise UserError("task.family_weight needs families: set data.taxonomy=hornbostel_sachs or task.families")
+        known = sorted(set(names) - {""})
+        return tuple(known.index(name) if name else -1 for name in names)
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Pooled vector of each excerpt, (B, D)."""
+        hidden, mask = self.encoder(batch)  # (B, T', D), (B, T')
+        return self.pooling(hidden, mask)  # type: ignore[no-any-return]
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, K)."""
+        return self.head(self.embed(batch))  # type: ignore[no-any-return]
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Criterion plus the weighted family loss."""
+        return self._loss(self(batch), batch["label"])
+
+    def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        loss = self.criterion(logits, target)
+        if self.family is not None:
+            loss = loss + self.family_weight * self.family(logits, target)
+        return loss  # type: ignore[no-any-return]
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities (B, K) as the loss defines them."""
+        return logits.float().softmax(-1) if self.criterion.activation == "softmax" else logits.float().sigmoid()
+
+    def _evaluate(self, stage: str, batch: Batch) -> None:
+        logits = self(batch)
+        target = batch["label"]
+        loss = self._loss(logits, target)
+        self.log(f"{stage}/loss", loss, batch_size=len(target), on_epoch=True, sync_dist=True)
+        self.scores[stage].update(self.probabilities(logits), target, batch["row"], batch["start"])
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Collect the probabilities of validation windows."""
+        self._evaluate("valid", batch)
+
+    def test_step(self, batch: Batch, index: int) -> None:
+        """Collect the probabilities of test windows."""
+        self._evaluate("test", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Tune thresholds on the validation files, then score them."""
+        self._finish("valid", tune=True)
+
+    def on_test_epoch_end(self) -> None:
+        """Score the test files with the thresholds of the checkpoint."""
+        self._finish("test", tune=False)
+
+    def _finish(self, stage: str, tune: bool) -> None:
+        windows = self.scores[stage].compute()
+        self.scores[stage].reset()
+        if not len(windows):
+            return
+        prob, target, _ = per_row(windows.prob, windows.target, windows.row, self.aggregate)
+        if tune and self.spec.multilabel:
+            self.thresholds.copy_(best_thresholds(prob, target))
+        values, per_class = self._score(prob, target)
+        window_values, _ = self._score(windows.prob, windows.target)
+        values |= {f"window_{name}": value for name, value in window_values.items()}
+        self.log_dict({f"{stage}/{name}": value for name, value in values.items()})
+        named = zip(self.spec.classes, per_class["f1"].tolist(), strict=True)
+        self.log_dict({f"{stage}_class/{name}_f1": value for name, value in named})
+        self.outcome[stage] = {"prob": prob.cpu(), "target": target.cpu(), "values": values, "per_class": per_class}
+
+    def _score(self, prob: Tensor, target: Tensor) -> tuple[dict[str, float], dict[str, Tensor]]:
+        return score(prob, target, self.thresholds.to(prob), self.spec.multilabel)
+
+    def decide(self, prob: Tensor) -> Tensor:
+        """Decisions (files, K) bool: above the thresholds, or the most probable class."""
+        return decide(prob, self.thresholds.to(prob) if self.spec.multilabel else None).bool()

@@ -1,0 +1,54 @@
+"""LogMel and MFCC against librosa; tolerance 1e-3 dB (float32 FFTs of two libraries)."""
+
+from __future__ import annotations
+
+import librosa
+import numpy as np
+import pytest
+import torch
+
+from tonnetz.frontend import MFCC, LogMel
+
+
+def noise(size: int, seed: int = 0) -> np.ndarray:
+    t = np.arange(size) / 16000
+    rng = np.random.default_rng(seed)
+    return (0.1 * rng.standard_normal(size) + 0.4 * np.sin(2 * np.pi * 440 * t)).astype(np.float32)
+
+
+def librosa_db(
+    y: np.ndarray, rate: int, n_fft: int, hop: int, bins: int, fmin: float, fmax: float
+) -> np.ndarray:
+    power = librosa.feature.melspectrogram(
+        y=y, sr=rate, n_fft=n_fft, hop_length=hop, n_mels=bins, fmin=fmin, fmax=fmax, pad_mode="reflect"
+    )
+    return librosa.power_to_db(power, top_db=None)
+
+
+@pytest.mark.filterwarnings("ignore:n_fft=.* is too large:UserWarning")
+@pytest.mark.parametrize("size", [300, 16000, 20011])  # 300 is shorter than half the FFT
+@pytest.mark.parametrize(
+    ("rate", "n_fft", "hop", "bins", "fmin", "fmax"),
+    [
+        (16000, 1024, 320, 64, 30.0, None),
+        (22050, 2048, 512, 128, 0.0, None),
+        (16000, 400, 160, 40, 60.0, 7000.0),
+    ],
+)
+def test_logmel(
+    size: int, rate: int, n_fft: int, hop: int, bins: int, fmin: float, fmax: float | None
+) -> None:
+    y = noise(size)
+    ours = LogMel(rate, n_fft, hop, bins, fmin, fmax)(torch.from_numpy(y)[None, None])[0, 0]
+    np.testing.assert_allclose(ours, librosa_db(y, rate, n_fft, hop, bins, fmin, fmax or rate / 2), atol=1e-3)
+
+
+def test_mfcc() -> None:
+    y = noise(20011)
+    ours = MFCC(mels=80, bins=13)(torch.from_numpy(y)[None, None])[0, 0]
+    expected = librosa.feature.mfcc(S=librosa_db(y, 16000, 1024, 320, 80, 30.0, 8000.0), n_mfcc=13)
+    np.testing.assert_allclose(ours, expected, atol=1e-3)
+
+
+def test_silence_is_the_floor() -> None:
+    torch.testing.assert_close(LogMel()(torch.zeros(1, 1, 4000)), torch.full((1, 1, 64, 13), -100.0))

@@ -1,0 +1,231 @@
+"""The tree and its aliases, against facts from the literature and a breadth-first search."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import combinations
+
+import numpy as np
+import pytest
+import yaml
+
+from tonnetz.errors import UserError
+from tonnetz.taxonomy import ALIASES, FOLDER, Taxonomy
+
+# All labels of the corpora, as they are written there.
+LABELS = {
+    "irmas": "cel cla flu gac gel org pia sax tru vio voi".split(),
+    "openmic": (
+        "accordion banjo bass cello clarinet cymbals drums flute guitar mallet_percussion mandolin organ piano"
+        " saxophone synthesizer trombone trumpet ukulele violin voice"
+    ).split(),
+    "tinysol": (
+        "Bass Tuba,French Horn,Trombone,Trumpet in C,Accordion,Contrabass,Violin,Viola,Violoncello,Bassoon,"
+        "Clarinet Bb,Flute,Oboe,Alto Sax"
+    ).split(","),
+    "philharmonia": (
+        "banjo,bass clarinet,bassoon,cello,clarinet,contrabassoon,cor anglais,double bass,flute,french horn,guitar,"
+        "mandolin,oboe,percussion,saxophone,trombone,trumpet,tuba,viola,violin,agogo bells,banana shaker,bass drum,"
+        "bell tree,cabasa,castanets,Chinese cymbal,Chinese hand cymbals,clash cymbals,cowbell,djembe,djundjun,"
+        "flexatone,guiro,lemon shaker,motor horn,ratchet,sheep's toenails,sizzle cymbal,sleigh bells,snare drum,"
+        "spring coil,squeaker,strawberry shaker,surdo,suspended cymbal,swanee whistle,tam-tam,tambourine,tenor drum,"
+        "Thai gong,tom-toms,train whistle,triangle,vibraslap,washboard,whip,wind chimes,woodblock"
+    ).split(","),
+    "medleydb": (
+        "erhu,violin section,viola section,cello section,string section,lap steel guitar,flute section,"
+        "clarinet section,brass section,french horn section,trombone section,horn section,trumpet section,castanet,"
+        "clean electric guitar,fx/processed sound,Main System,Unlabeled,high hat,drum set,auxiliary percussion,"
+        "male singer,female rapper,crowd,beatboxing,sampler,tack piano,double bass,gu,doumbek,electronic organ"
+    ).split(","),
+}
+
+
+@pytest.fixture(scope="module")
+def tree() -> Taxonomy:
+    return Taxonomy.load("hornbostel_sachs")
+
+
+def write(tmp_path, text: str):
+    path = tmp_path / "tree.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_size(tree):
+    assert len(tree.leaves()) == 136
+    assert len(tree.inner) == 51
+    assert len(tree.edges()) == 136 + 51 - 7  # seven families hang under the root
+
+
+@pytest.mark.parametrize(
+    ("node", "line"),
+    [
+        ("violin", ("bowed_lutes", "lutes", "chordophones")),
+        ("french_horn", ("horns", "lip_vibrated", "aerophones")),
+        ("vocalists", ("sung", "voice")),
+        ("idiophones", ()),
+        ("electric_guitars", ("guitars", "lutes", "chordophones")),  # a group hangs below what holds its members
+        ("organs", ()),
+    ],
+)
+def test_ancestors(tree, node, line):
+    assert tree.ancestors(node) == line
+    assert tree.level(node) == len(line)
+    assert tree.parent(node) == (line[0] if line else None)
+
+
+@pytest.mark.parametrize(
+    ("node", "family"),
+    [("piano", "chordophones"), ("sung", "voice"), ("voice", "voice"), ("bass", "chordophones"), ("organs", "")],
+)
+def test_family(tree, node, family):
+    assert tree.family(node) == family
+
+
+def test_leaves_of_inner_nodes_and_groups(tree):
+    assert tree.leaves("saxophones") == tuple(f"{x}_saxophone" for x in ("soprano", "alto", "tenor", "baritone"))
+    assert tree.leaves("oboe") == ("oboe",)
+    assert tree.leaves("organs") == ("pipe_organ", "electronic_organ")
+    assert sum(len(tree.leaves(n)) for n in tree.nodes if tree.parent(n) is None and n not in tree.groups) == 136
+
+
+@pytest.mark.parametrize("corpus", list(LABELS))
+def test_every_label_of_a_corpus_resolves(tree, corpus):
+    for label in LABELS[corpus]:
+        assert tree.resolve(label, corpus) in tree.nodes
+    if corpus in ("irmas", "openmic"):  # labels stay distinct classes
+        assert len({tree.resolve(label, corpus) for label in LABELS[corpus]}) == len(LABELS[corpus])
+
+
+def test_every_alias_resolves_to_what_it_says(tree):
+    tables = yaml.safe_load((FOLDER / ALIASES).read_text())
+    groups = tables.pop("groups")
+    assert all(tree.resolve(name) == name for name in groups)
+    for title, table in tables.items():
+        for label, node in table.items():
+            assert tree.resolve(label, title) == node, (title, label)
+
+
+@pytest.mark.parametrize(
+    ("label", "corpus", "node"),
+    [
+        ("French  Horn", None, "french_horn"),
+        ("cor-anglais", None, "english_horn"),
+        ("guitar", None, "guitars"),
+        ("guitar", "philharmonia", "acoustic_guitar"),
+        ("gel", "irmas", "electric_guitars"),
+        ("Bass", "openmic", "bass"),
+        ("cello", "my_corpus", "cello"),
+    ],
+)
+def test_resolve(tree, label, corpus, node):
+    assert tree.resolve(label, corpus) == node
+
+
+def test_unknown_label_suggests_the_nearest(tree):
+    with pytest.raises(UserError, match=r"^label 'viollin' is not in the taxonomy; did you mean 'violin'\?$"):
+        tree.resolve("viollin")
+    with pytest.raises(UserError, match="'gel' is not in"):
+        tree.resolve("gel")  # an IRMAS code means nothing elsewhere
+    with pytest.raises(UserError, match="'cel' is not a node"):
+        tree.ancestors("cel")
+
+
+def bfs(tree: Taxonomy, start: str) -> dict[str, int]:
+    """Distances by breadth-first search over an undirected graph with the root made explicit."""
+    near: dict[str, set[str]] = {}
+    for node in tree.nodes:
+        up = tree.parent(node) or "ROOT"
+        near.setdefault(node, set()).add(up)
+        near.setdefault(up, set()).add(node)
+    found, todo = {start: 0}, deque([start])
+    while todo:
+        node = todo.popleft()
+        for other in near[node] - found.keys():
+            found[other] = found[node] + 1
+            todo.append(other)
+    return found
+
+
+def test_distance_equals_breadth_first_search(tree):
+    nodes = tree.nodes
+    expected = np.array([[bfs(tree, a)[b] for b in nodes] for a in nodes[::9]])
+    np.testing.assert_array_equal(expected, tree.distances(nodes)[::9])
+    for a, b in combinations(nodes[::17], 2):
+        assert tree.distance(a, b) == bfs(tree, a)[b]
+
+
+def test_ancestor_matrix(tree):
+    nodes = ["violin", "organs", "voice"]
+    matrix = tree.ancestor_matrix(nodes)
+    assert matrix.shape == (3, len(tree.nodes))
+    for row, node in zip(matrix, nodes, strict=True):
+        assert {name for name, on in zip(tree.nodes, row, strict=True) if on} == {node, *tree.ancestors(node)}
+    assert tree.ancestor_matrix([]).shape == (0, len(tree.nodes))
+
+
+def test_own_tree_with_aliases_beside_it(tmp_path):
+    path = write(tmp_path, "Strings: {Bowed: [Violin, Cello]}\nVoice: [Alto Voice]\n")
+    (tmp_path / ALIASES).write_text("groups: {all: [Violin, Voice]}\ngeneral: {Fiddle: Violin}\nmine: {v1: all}\n")
+    tree = Taxonomy.load(path)
+    assert tree.leaves() == ("Violin", "Cello", "Alto Voice")
+    assert tree.resolve("alto-voice") == "Alto Voice"
+    assert tree.resolve("fiddle") == "Violin"
+    assert tree.resolve("V1", "mine") == "all"
+    assert tree.family("all") == ""
+
+
+def test_flat_list_is_a_tree(tmp_path):
+    tree = Taxonomy.load(write(tmp_path, "[kick, snare]"))
+    assert tree.family("kick") == "kick"
+    assert tree.distance("kick", "snare") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [x, y]\nb: [x]", "'x' is there twice"),
+        ("a: [x]\nc: [a]", "'a' is there twice"),
+        ("a: [x]\na: [y]", "'a' is in line 1 and following twice"),
+        ("a: [Acoustic guitar, acoustic-guitar]", "'acoustic-guitar' is there twice"),
+        ("a: [x, '']", "'' under 'a' is not a name"),
+        ("a: [x, null]", "'None' under 'a' is not a name"),
+        ("a: [808]", "'808' under 'a' is not a name"),
+        ("a: [{b: [c]}]", "is not a name"),
+        ("a:", "nothing under 'a'"),
+        ("a: []", "nothing under 'a'"),
+        ("", "nothing at the top"),
+        ("just words", "nothing at the top"),
+        ("a: &a {b: *a}", "'b' contains itself; a taxonomy has no cycles"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_bad_tree_is_one_line(tmp_path, text, message):
+    path = write(tmp_path, text)
+    with pytest.raises(UserError) as caught:
+        Taxonomy.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("general: {v: violn}", "general.v means 'violn', not in the tree; did you mean 'violin'?"),
+        ("groups: {g: [violin, harp]}", "groups.g means 'harp', not in the tree"),
+        ("groups: {violin: [cello]}", "groups.violin must be a new name"),
+        ("[a]", "must hold tables"),
+    ],
+)
+def test_bad_aliases(tmp_path, text, message):
+    path = write(tmp_path, "strings: [violin, cello]")
+    (tmp_path / ALIASES).write_text(text)
+    with pytest.raises(UserError) as caught:
+        Taxonomy.load(path)
+    assert str(caught.value).startswith(f"{tmp_path / ALIASES}: {message}")
+
+
+def test_missing_tree():
+    with pytest.raises(UserError, match=r"^data.taxonomy=hornbostel_sax: .* did you mean 'hornbostel_sachs'\?$"):
+        Taxonomy.load("hornbostel_sax")
