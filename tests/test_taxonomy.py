@@ -14,29 +14,139 @@ from tonnetz.taxonomy import ALIASES, FOLDER, Taxonomy
 
 # All labels of the corpora, as they are written there.
 LABELS = {
-    "irmas": "cel cla flu gac gel org pia sax tru vio voi".split(),
-    "openmic": (
-        "accordion banjo bass cello clarinet cymbals drums flute guitar mallet_percussion mandolin organ piano"
-        " saxophone synthesizer trombone trumpet ukulele violin voice"
-    ).split(),
-    "tinysol": (
-        "Bass Tuba,French Horn,Trombone,Trumpet in C,Accordion,Contrabass,Violin,Viola,Violoncello,Bassoon,"
-        "Clarinet Bb,Flute,Oboe,Alto Sax"
-    ).split(","),
-    "philharmonia": (
-        "banjo,bass clarinet,bassoon,cello,clarinet,contrabassoon,cor anglais,double bass,flute,french horn,guitar,"
-        "mandolin,oboe,percussion,saxophone,trombone,trumpet,tuba,viola,violin,agogo bells,banana shaker,bass drum,"
-        "bell tree,cabasa,castanets,Chinese cymbal,Chinese hand cymbals,clash cymbals,cowbell,djembe,djundjun,"
-        "flexatone,guiro,lemon shaker,motor horn,ratchet,sheep's toenails,sizzle cymbal,sleigh bells,snare drum,"
-        "spring coil,squeaker,strawberry shaker,surdo,suspended cymbal,swanee whistle,tam-tam,tambourine,tenor drum,"
-        "Thai gong,tom-toms,train whistle,triangle,vibraslap,washboard,whip,wind chimes,woodblock"
-    ).split(","),
-    "medleydb": (
-        "erhu,violin section,viola section,cello section,string section,lap steel guitar,flute section,"
-        "clarinet section,brass section,french horn section,trombone section,horn section,trumpet section,castanet,"
-        "clean electric guitar,fx/processed sound,Main System,Unlabeled,high hat,drum set,auxiliary percussion,"
-        "male singer,female rapper,crowd,beatboxing,sampler,tack piano,double bass,gu,doumbek,electronic organ"
-    ).split(","),
+    "irmas": ["cel", "cla", "flu", "gac", "gel", "org", "pia", "sax", "tru", "vio", "voi"],
+    "openmic": [
+        "accordion",
+        "banjo",
+        "bass",
+        "cello",
+        "clarinet",
+        "cymbals",
+        "drums",
+        "flute",
+        "guitar",
+        "mallet_percussion",
+        "mandolin",
+        "organ",
+        "piano",
+        "saxophone",
+        "synthesizer",
+        "trombone",
+        "trumpet",
+        "ukulele",
+        "violin",
+        "voice",
+    ],
+    "tinysol": [
+        "Bass Tuba",
+        "French Horn",
+        "Trombone",
+        "Trumpet in C",
+        "Accordion",
+        "Contrabass",
+        "Violin",
+        "Viola",
+        "Violoncello",
+        "Bassoon",
+        "Clarinet Bb",
+        "Flute",
+        "Oboe",
+        "Alto Sax",
+    ],
+    "philharmonia": [
+        "banjo",
+        "bass clarinet",
+        "bassoon",
+        "cello",
+        "clarinet",
+        "contrabassoon",
+        "cor anglais",
+        "double bass",
+        "flute",
+        "french horn",
+        "guitar",
+        "mandolin",
+        "oboe",
+        "percussion",
+        "saxophone",
+        "trombone",
+        "trumpet",
+        "tuba",
+        "viola",
+        "violin",
+        "agogo bells",
+        "banana shaker",
+        "bass drum",
+        "bell tree",
+        "cabasa",
+        "castanets",
+        "Chinese cymbal",
+        "Chinese hand cymbals",
+        "clash cymbals",
+        "cowbell",
+        "djembe",
+        "djundjun",
+        "flexatone",
+        "guiro",
+        "lemon shaker",
+        "motor horn",
+        "ratchet",
+        "sheep's toenails",
+        "sizzle cymbal",
+        "sleigh bells",
+        "snare drum",
+        "spring coil",
+        "squeaker",
+        "strawberry shaker",
+        "surdo",
+        "suspended cymbal",
+        "swanee whistle",
+        "tam-tam",
+        "tambourine",
+        "tenor drum",
+        "Thai gong",
+        "tom-toms",
+        "train whistle",
+        "triangle",
+        "vibraslap",
+        "washboard",
+        "whip",
+        "wind chimes",
+        "woodblock",
+    ],
+    "medleydb": [
+        "erhu",
+        "violin section",
+        "viola section",
+        "cello section",
+        "string section",
+        "lap steel guitar",
+        "flute section",
+        "clarinet section",
+        "brass section",
+        "french horn section",
+        "trombone section",
+        "horn section",
+        "trumpet section",
+        "castanet",
+        "clean electric guitar",
+        "fx/processed sound",
+        "Main System",
+        "Unlabeled",
+        "high hat",
+        "drum set",
+        "auxiliary percussion",
+        "male singer",
+        "female rapper",
+        "crowd",
+        "beatboxing",
+        "sampler",
+        "tack piano",
+        "double bass",
+        "gu",
+        "doumbek",
+        "electronic organ",
+    ],
 }
 
 
@@ -64,7 +174,10 @@ def test_size(tree):
         ("french_horn", ("horns", "lip_vibrated", "aerophones")),
         ("vocalists", ("sung", "voice")),
         ("idiophones", ()),
-        ("electric_guitars", ("guitars", "lutes", "chordophones")),  # a group hangs below what holds its members
+        (
+            "electric_guitars",
+            ("guitars", "lutes", "chordophones"),
+        ),  # a group hangs below what holds its members
         ("organs", ()),
     ],
 )
@@ -76,17 +189,27 @@ def test_ancestors(tree, node, line):
 
 @pytest.mark.parametrize(
     ("node", "family"),
-    [("piano", "chordophones"), ("sung", "voice"), ("voice", "voice"), ("bass", "chordophones"), ("organs", "")],
+    [
+        ("piano", "chordophones"),
+        ("sung", "voice"),
+        ("voice", "voice"),
+        ("bass", "chordophones"),
+        ("organs", ""),
+    ],
 )
 def test_family(tree, node, family):
     assert tree.family(node) == family
 
 
 def test_leaves_of_inner_nodes_and_groups(tree):
-    assert tree.leaves("saxophones") == tuple(f"{x}_saxophone" for x in ("soprano", "alto", "tenor", "baritone"))
+    assert tree.leaves("saxophones") == tuple(
+        f"{x}_saxophone" for x in ("soprano", "alto", "tenor", "baritone")
+    )
     assert tree.leaves("oboe") == ("oboe",)
     assert tree.leaves("organs") == ("pipe_organ", "electronic_organ")
-    assert sum(len(tree.leaves(n)) for n in tree.nodes if tree.parent(n) is None and n not in tree.groups) == 136
+    assert (
+        sum(len(tree.leaves(n)) for n in tree.nodes if tree.parent(n) is None and n not in tree.groups) == 136
+    )
 
 
 @pytest.mark.parametrize("corpus", list(LABELS))
@@ -149,7 +272,7 @@ def bfs(tree: Taxonomy, start: str) -> dict[str, int]:
 
 def test_distance_equals_breadth_first_search(tree):
     nodes = tree.nodes
-    expected = np.array([[bfs(tree, a)[b] for b in nodes] for a in nodes[::9]])
+    expected = np.array([[found[b] for b in nodes] for found in (bfs(tree, a) for a in nodes[::9])])
     np.testing.assert_array_equal(expected, tree.distances(nodes)[::9])
     for a, b in combinations(nodes[::17], 2):
         assert tree.distance(a, b) == bfs(tree, a)[b]
@@ -166,7 +289,9 @@ def test_ancestor_matrix(tree):
 
 def test_own_tree_with_aliases_beside_it(tmp_path):
     path = write(tmp_path, "Strings: {Bowed: [Violin, Cello]}\nVoice: [Alto Voice]\n")
-    (tmp_path / ALIASES).write_text("groups: {all: [Violin, Voice]}\ngeneral: {Fiddle: Violin}\nmine: {v1: all}\n")
+    (tmp_path / ALIASES).write_text(
+        "groups: {all: [Violin, Voice]}\ngeneral: {Fiddle: Violin}\nmine: {v1: all}\n"
+    )
     tree = Taxonomy.load(path)
     assert tree.leaves() == ("Violin", "Cello", "Alto Voice")
     assert tree.resolve("alto-voice") == "Alto Voice"
@@ -227,5 +352,7 @@ def test_bad_aliases(tmp_path, text, message):
 
 
 def test_missing_tree():
-    with pytest.raises(UserError, match=r"^data.taxonomy=hornbostel_sax: .* did you mean 'hornbostel_sachs'\?$"):
+    with pytest.raises(
+        UserError, match=r"^data.taxonomy=hornbostel_sax: .* did you mean 'hornbostel_sachs'\?$"
+    ):
         Taxonomy.load("hornbostel_sax")

@@ -80,8 +80,10 @@ def _probe_av(path: str | Path) -> Info:
     try:
         with av.open(str(path)) as container:
             stream = container.streams.audio[0]
-            seconds = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1e6
-            return Info(stream.rate, stream.channels, float(seconds))
+            seconds = (container.duration or 0) / 1e6
+            if stream.duration and stream.time_base:
+                seconds = float(stream.duration * stream.time_base)
+            return Info(stream.rate, stream.channels, seconds)
     except (av.FFmpegError, IndexError, ValueError) as error:
         raise _not_audio(path, error) from None
 

@@ -192,6 +192,8 @@ def restore(cfg: DictConfig, overrides: list[str]) -> tuple[Experiment, Path]:
     stored = OmegaConf.create(checkpoint["tonnetz"]["config"])
     _check_targets(stored, path)
     merged = merge_overrides(stored, cfg, overrides)
+    if "pretrained" in merged.model:
+        merged.model.pretrained = False  # the weights are in the checkpoint
     spec = DataSpec.from_dict(checkpoint["tonnetz"]["spec"])
     frontend = connect(merged.frontend)
     if fingerprint(frontend) != checkpoint["tonnetz"]["frontend"]:

@@ -67,6 +67,7 @@ class Interrupt(L.Callback):
 
     def __init__(self, last: Path) -> None:
         self.last = last
+        self.moment = last.with_name("interrupted.ckpt")  # the end of this broken epoch must not overwrite it
         self.presses = 0
         self._previous: Any = None
 
@@ -82,13 +83,15 @@ class Interrupt(L.Callback):
 
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGINT, self._previous)
+        if self.moment.exists() and not int(os.environ.get("LOCAL_RANK", 0)):
+            os.replace(self.moment, self.last)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop where the first Ctrl-C asks for it."""
         if self.presses and not trainer.should_stop:
-            trainer.save_checkpoint(self.last)
+            trainer.save_checkpoint(self.moment)
             trainer.should_stop = True
 
 

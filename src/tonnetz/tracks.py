@@ -149,7 +149,8 @@ def split_tracks(frame: pl.DataFrame, valid: float, test: float, seed: int) -> p
     frame = frame.with_columns(key).with_columns(pl.col("split").fill_null(pl.col("split").max().over("key")))
     todo = frame.filter(pl.col("split").is_null())
     if todo.height:
-        groups = todo.group_by("key").agg(pl.col("labels").list.explode(keep_nulls=False, empty_as_null=False), pl.len().alias("size")).sort("key")
+        labels = pl.col("labels").list.explode(keep_nulls=False, empty_as_null=False)
+        groups = todo.group_by("key").agg(labels, pl.len().alias("size")).sort("key")
         fractions = _open_fractions(frame, valid, test)
         chosen = _stratify(groups["labels"].to_list(), groups["size"].to_numpy(), fractions, seed)
         split = groups.select("key", pl.Series("new", [SPLITS[i] for i in chosen], dtype=pl.String))
@@ -164,7 +165,8 @@ def _open_fractions(frame: pl.DataFrame, valid: float, test: float) -> np.ndarra
     fractions = np.array([1 - valid - test, valid, test])
     official = np.array([name in given for name in ("valid", "test")])
     fractions[1:][official] = 0.0
-    return fractions / fractions.sum()
+    fractions[0] = 1 - fractions[1:].sum()
+    return fractions
 
 
 def _stratify(labels: list[list[str]], sizes: np.ndarray, fractions: np.ndarray, seed: int) -> np.ndarray:

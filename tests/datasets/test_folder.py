@@ -8,7 +8,13 @@ from tonnetz.tracks import table
 
 
 def test_class_is_the_folder_under_the_root(tone, tmp_path):
-    for name in ("oboe/a.wav", "oboe/deep/er/b.flac", "Cor anglais/c.ogg", ".hidden/d.wav", "oboe/notes.wav.bak/.e.wav"):
+    for name in (
+        "oboe/a.wav",
+        "oboe/deep/er/b.flac",
+        "Cor anglais/c.ogg",
+        ".hidden/d.wav",
+        "oboe/notes.wav.bak/.e.wav",
+    ):
         tone(name)
     (tmp_path / "oboe/readme.txt").write_text("no audio")
     frame = table(Folder(tmp_path).tracks()).sort("id")
@@ -85,7 +91,9 @@ def test_missing_folder(tmp_path):
 def test_metadata(tone, tmp_path):
     for name in ("x/a.wav", "x/b.wav", "y/a.wav"):
         tone(name)
-    (tmp_path / "facts.csv").write_text("filename;Split;work;mood\nb.wav;val;W1;calm\nx/a.wav;;W2;\nz.wav;;;\n")
+    (tmp_path / "facts.csv").write_text(
+        "filename;Split;work;mood\nb.wav;val;W1;calm\nx/a.wav;;W2;\nz.wav;;;\n"
+    )
     rows = {row["id"]: row for row in Folder(tmp_path, metadata="facts.csv").tracks()}
     assert (rows["x/b"]["split"], rows["x/b"]["work"], rows["x/b"]["mood"]) == ("valid", "W1", "calm")
     assert (rows["x/a"]["split"], rows["x/a"]["work"]) == (None, "W2")

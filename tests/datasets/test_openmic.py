@@ -19,7 +19,12 @@ def arrays():
     known[:, 0] = True
     relevance = np.where(known, random.random((4, 20)), 0.5)
     relevance[0, 0], relevance[1, 0] = 0.5, 0.49
-    return {"Y_true": relevance, "Y_mask": known, "sample_key": np.array(KEYS), "X": np.zeros((4, 10, 128), np.uint8)}
+    return {
+        "Y_true": relevance,
+        "Y_mask": known,
+        "sample_key": np.array(KEYS),
+        "X": np.zeros((4, 10, 128), np.uint8),
+    }
 
 
 @pytest.fixture
@@ -36,8 +41,12 @@ def archive(tmp_path, tone, arrays):
 
 
 def expected(arrays) -> np.ndarray:
-    cells = [[float(y >= 0.5) if m else np.nan for y, m in zip(*pair, strict=True)] for pair in zip(arrays["Y_true"], arrays["Y_mask"], strict=True)]
-    return np.array(cells, np.float32)
+    matrix = np.full((4, 20), np.nan, np.float32)
+    for i in range(4):
+        for j in range(20):
+            if arrays["Y_mask"][i, j]:
+                matrix[i, j] = arrays["Y_true"][i, j] >= 0.5
+    return matrix
 
 
 @pytest.mark.parametrize("from_inside", [True, False])
@@ -54,8 +63,9 @@ def test_labels_splits_and_paths(archive, arrays, from_inside):
 
 
 def test_validation_is_carved_out_of_training(archive):
-    frame = split_tracks(table(OpenMIC(archive).tracks()), 0.34, 0.3, 0)
-    assert sorted(frame["split"][:3]) == ["train", "train", "valid"] or sorted(frame["split"][:3]) == ["train", "valid", "valid"]
+    frame = split_tracks(table(OpenMIC(archive).tracks()), 0.6, 0.3, 0)
+    assert "valid" in frame["split"][:3].to_list()
+    assert "test" not in frame["split"][:3].to_list()
     assert frame["split"][3] == "test"
 
 
@@ -64,7 +74,7 @@ def test_pickled_keys_are_not_loaded_but_read_from_the_table(archive, arrays):
     with pytest.raises(UserError, match=r"aggregated-labels\.csv: no such file; it is needed"):
         list(OpenMIC(archive).tracks())
     lines = [
-        f"{KEYS[i]},{CLASSES[j]},{arrays['Y_true'][i, j]!r},3".replace("np.float64(", "").replace(")", "")
+        f"{KEYS[i]},{CLASSES[j]},{arrays['Y_true'][i, j]},3"
         for i, j in zip(*np.nonzero(arrays["Y_mask"]), strict=True)
     ]
     text = "\n".join(["sample_key,instrument,relevance,num_responses", *lines])
@@ -81,9 +91,15 @@ def test_pickled_keys_are_not_loaded_but_read_from_the_table(archive, arrays):
         (lambda home: (home / "openmic-2018.npz").write_bytes(b"x" * 99), "openmic-2018.npz: not the arrays"),
         (lambda home: np.savez(home / "openmic-2018.npz", a=1), "openmic-2018.npz: not the arrays"),
         (lambda home: (home / "partitions/split01_test.csv").unlink(), "split01_test.csv: no such file"),
-        (lambda home: (home / "partitions/split01_test.csv").write_text(KEYS[0]), f"partitions: '{KEYS[0]}' is in both"),
+        (
+            lambda home: (home / "partitions/split01_test.csv").write_text(KEYS[0]),
+            f"partitions: '{KEYS[0]}' is in both",
+        ),
         (lambda home: (home / "class-map.json").write_text("[1"), "class-map.json: not a JSON object"),
-        (lambda home: (home / "class-map.json").write_text('{"a": 0}'), "openmic-2018.npz: 4 keys, labels (4, 20), 1 cl"),
+        (
+            lambda home: (home / "class-map.json").write_text('{"a": 0}'),
+            "openmic-2018.npz: 4 keys, labels (4, 20), 1 cl",
+        ),
     ],
 )
 def test_damaged_archive(archive, damage, message):

@@ -1,4 +1,4 @@
-"""The Conformer against the published structure: parameter counts, frame counts, and naive re-implementations."""
+"""The Conformer against the published structure: counts and naive re-implementations."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_subsampling_equals_a_naive_loop() -> None:
 
 
 def test_positions_belong_to_keys_and_are_absolute() -> None:
-    """Equal queries at different places get equal rows (no relative shift), yet the order of the keys matters."""
+    """Equal queries at different places get equal rows (no relative shift), yet key order matters."""
     torch.manual_seed(0)
     module = Attention(8, 2)
     x, position = torch.randn(1, 6, 8), sinusoids(6, 8)[None]

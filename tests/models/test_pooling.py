@@ -49,7 +49,8 @@ def naive_attention(module: pooling.Attention, h: Tensor) -> list[float]:
     ]
     total = sum(math.exp(score) for score in scores)
     return [
-        sum(math.exp(score) / total * frame[d].item() for score, frame in zip(scores, h)) for d in range(DIM)
+        sum(math.exp(score) / total * frame[d].item() for score, frame in zip(scores, h, strict=True))
+        for d in range(DIM)
     ]
 
 
@@ -66,9 +67,11 @@ def naive_attentive_stats(module: pooling.AttentiveStatistics, h: Tensor) -> lis
     for d in range(DIM):
         weights = [math.exp(score[d]) for score in scores]
         weights = [weight / sum(weights) for weight in weights]
-        centre = sum(weight * x for weight, x in zip(weights, h[:, d].tolist()))
+        centre = sum(weight * x for weight, x in zip(weights, h[:, d].tolist(), strict=True))
         result.append(centre)
-        spread.append(sum(weight * (x - centre) ** 2 for weight, x in zip(weights, h[:, d].tolist())))
+        spread.append(
+            sum(weight * (x - centre) ** 2 for weight, x in zip(weights, h[:, d].tolist(), strict=True))
+        )
     joined = torch.tensor(result + [math.sqrt(max(value, 1e-12)) for value in spread])
     return (module.output.weight @ joined).tolist()
 

@@ -95,7 +95,10 @@ class AudioData(L.LightningDataModule):
         frames = []
         for corpus in self.corpora:
             frame = prepare(corpus, self.cache, rate, self.on_error)
-            frame = frame.with_columns(pl.coalesce(pl.lit(corpus.split, pl.String), "split").alias("split"))
+            frame = frame.with_columns(
+                split=pl.coalesce(pl.lit(corpus.split, pl.String), "split"),
+                group=pl.concat_str("corpus", "group", separator="/"),  # equal names of two corpora are two groups
+            )
             frames.append(self._name_labels(frame, corpus))
         frame = track_table.concat(frames)
         foreign = set(frame["split"].drop_nulls()) - set(track_table.SPLITS)
@@ -226,6 +229,11 @@ class AudioData(L.LightningDataModule):
             )
 
         return self._loader(ResumableLoader, "train", sampler, train=True)
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch, on each process."""
+        return self.plan.steps or max(1, self.split("train").height // (self.batch_size * self._ranks()["world"]))
 
     def windows(self, name: str) -> DataLoader[Batch]:
         """Windows that cover every track of a split, dealt out to the ranks."""

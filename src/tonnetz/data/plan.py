@@ -70,6 +70,11 @@ class Stream:
         self.epoch = 0
         self.skip = 0  # batches of this epoch already seen before an interruption
 
+    @property
+    def sampler(self) -> Stream:
+        """Itself: Lightning announces epochs to the `sampler` of a batch sampler."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches the next iteration yields (Lightning calls this)."""
         self.epoch = epoch

@@ -19,9 +19,9 @@ LABEL_COLUMNS = ("label", "labels")
 class Csv(Corpus):
     """A CSV file with a column file (or path, filename), relative to it, and labels in one of two forms.
 
-    Either a column label (or labels, separated by ``;`` or ``|``; empty is unlabelled), or a column a class with
-    1, 0, or nothing (also nan) where nobody judged. Without either the tracks are unlabelled. Columns id,
-    split, group, work, artist, fold, offset and duration (seconds; a file may then have several rows) are
+    Either a column label (or labels, separated by ``;`` or ``|``; empty is unlabelled), or a column a class
+    with 1, 0, or nothing (also nan) where nobody judged. Without either the tracks are unlabelled. Columns
+    id, split, group, work, artist, fold, offset and duration (seconds; a file may then have several rows) are
     understood.
 
     Args:

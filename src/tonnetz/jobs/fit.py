@@ -42,7 +42,9 @@ def run(cfg: DictConfig, run: Run) -> float:
     callbacks = [history, interrupt, *_checkpoints(cfg, experiment, run.folder / "checkpoints")]
     callbacks += [dashboard] if cfg.job.figures else []
     logger = TensorBoardLogger(run.folder, name="", version="")
-    trainer = build_trainer(cfg, logger=logger, callbacks=callbacks, default_root_dir=run.folder)
+    trainer = build_trainer(
+        cfg, logger=logger, callbacks=callbacks, default_root_dir=run.folder, enable_model_summary=False
+    )
     parameters = sum(p.numel() for p in experiment.task.parameters())
     print(f"{parameters:,} parameters; run folder {run.folder}")
     start = time.time()

@@ -1,6 +1,6 @@
 """Losses: functions of tensors, and modules that hold their parameters."""
 
-from tonnetz.losses.classification import BCE, AsymmetricFocal, BCEPosWeight, CrossEntropy, Focal, auto, auto
+from tonnetz.losses.classification import BCE, AsymmetricFocal, BCEPosWeight, CrossEntropy, Focal, auto
 from tonnetz.losses.family import FamilyLoss, family_loss, family_scores, family_targets
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "CrossEntropy",
     "FamilyLoss",
     "Focal",
-    "auto",
     "auto",
     "family_loss",
     "family_scores",

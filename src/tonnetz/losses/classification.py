@@ -212,11 +212,6 @@ class AsymmetricFocal(_Loss):
         )
 
 
-def auto(multilabel: bool, label_smoothing: float = 0.05) -> nn.Module:
-    """The usual loss: binary cross-entropy for several labels a track, cross-entropy for one."""
-    return BCE(label_smoothing) if multilabel else CrossEntropy(label_smoothing)
-
-
 def _cells(logits: Tensor, target: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
     """Logits and smoothed targets, float32 and harmless in unknown cells, and the mask of known cells."""
     known = ~target.isnan()  # (B, K)

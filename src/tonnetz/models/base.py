@@ -17,7 +17,7 @@ def length_mask(lengths: Tensor, size: int) -> Tensor:
 
 
 class InputNorm(nn.Module):
-    """Batch normalisation of every channel x bin over batch and time; masked frames are left out and set to zero.
+    """Batch normalisation of every channel x bin over batch and time; masked frames become zero.
 
     The statistics of a training step come from valid frames only, so padding (even NaN) never enters them.
     """
@@ -42,8 +42,9 @@ class InputNorm(nn.Module):
 class Backbone(nn.Module):
     """Base of all networks: ``forward(x (B, C, F, T), mask (B, T)) -> (B, T', D)``.
 
-    A subclass sets ``dim``, ``stride`` and ``taps`` and writes :meth:`stages`. Masks are prefix masks: True on the
-    first frames of an example, False on the padding after them. Raises UserError when ``bins < min_bins``.
+    A subclass sets ``dim``, ``stride`` and ``taps`` and writes :meth:`stages`. Masks are prefix masks: True
+    on the first frames of an example, False on the padding after them. Raises UserError when there are fewer
+    bins than ``min_bins``.
     """
 
     min_bins: int = 1
@@ -56,24 +57,24 @@ class Backbone(nn.Module):
         super().__init__()
         if bins < self.min_bins:
             raise UserError(
-                f"model: {type(self).__name__} needs at least {self.min_bins} frequency bins but the front-end gives "
-                f"{bins}; choose a front-end with more bins or another model"
+                f"model: {type(self).__name__} needs at least {self.min_bins} frequency bins but the "
+                f"front-end gives {bins}; choose a front-end with more bins or another model"
             )
         self.channels, self.bins = channels, bins
 
     def stages(self, x: Tensor, mask: Tensor | None) -> Iterator[tuple[str, Tensor, int]]:
-        """Yield (tap name, activation, stride): activations (B, C_i, F_i, T_i) or (B, T_i, D_i), the output last."""
+        """Yield (tap name, (B, C_i, F_i, T_i) or (B, T_i, D_i), stride) for every tap, the output last."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Embed x (B, C, F, T) with prefix mask (B, T) into frames (B, T', D)."""
         h = x
-        for _, h, _ in self.stages(x, mask):
-            pass
+        for _, activation, _ in self.stages(x, mask):
+            h = activation
         return h  # (B, T', D)
 
     def layers(self, x: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
-        """Return every tap (B, T', D_i) by name, averaged over frequency and over the frames of one output frame."""
+        """Return every tap (B, T', D_i) by name, averaged over frequency and over each output frame."""
         stages = list(self.stages(x, mask))
         frames = stages[-1][1].shape[1]
         return {name: self._tap(h, mask, stride, frames) for name, h, stride in stages}

@@ -11,7 +11,7 @@ from tonnetz.models.base import Backbone, InputNorm
 
 
 class ConvBlock(nn.Module):
-    """Convolution (odd kernel, same padding, no bias) + BatchNorm + optional ReLU; frames shrink to ceil(T / stride)."""
+    """Convolution (odd kernel, same padding) + BatchNorm + optional ReLU; T' = ceil(T / stride)."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int = 3, stride: tuple[int, int] = (1, 1), relu: bool = True
@@ -22,7 +22,7 @@ class ConvBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True) if relu else nn.Identity()
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Map (B, C, F, T) to (B, C', F', T'); ``keep`` (B, 1, 1, T') of ones and zeros clears padded frames."""
+        """Map (B, C, F, T) to (B, C', F', T'); ``keep`` (B, 1, 1, T') of ones and zeros clears padding."""
         h = self.relu(self.norm(self.conv(x)))  # (B, C', F', T')
         return h if keep is None else h * keep
 
@@ -38,7 +38,7 @@ class ResidualBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Map (B, C, F, T) to (B, C', F', T'); ``keep`` (B, 1, 1, T') of ones and zeros clears padded frames."""
+        """Map (B, C, F, T) to (B, C', F', T'); ``keep`` (B, 1, 1, T') of ones and zeros clears padding."""
         h = self.relu(self.leave(self.enter(x, keep)) + self.skip(x))  # (B, C', F', T')
         return h if keep is None else h * keep
 
@@ -49,10 +49,11 @@ def keep_frames(mask: Tensor | None, stride: int, like: Tensor) -> Tensor | None
 
 
 class CNN(Backbone):
-    """Residual network for spectrograms: 5x5 stem, ``depth`` residual stages, all bins of a frame joined linearly.
+    """Residual network for spectrograms: 5x5 stem, ``depth`` residual stages, the bins of a frame joined.
 
-    Every stage halves the bins and doubles the channels (``width`` after the stem); only the stem and the first two
-    stages halve the frames, so the stride is 8. Batch statistics of hidden layers include padded frames.
+    Every stage halves the bins and doubles the channels (``width`` after the stem); only the stem and the
+    first two stages halve the frames, so the stride is 8. A linear layer maps all bins of a frame to ``dim``.
+    Batch statistics of hidden layers include padded frames, as zeros.
     """
 
     min_bins = 8

@@ -1,4 +1,4 @@
-"""The Conformer encoder of CoverHunter (Liu et al., 2023, arXiv:2306.09025), after Gulati et al. (arXiv:2005.08100)."""
+"""The Conformer (arXiv:2005.08100) as the encoder of CoverHunter (Liu et al., 2023, arXiv:2306.09025)."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class FeedForward(nn.Sequential):
 
 
 class Attention(nn.Module):
-    """Self-attention with scores [(q + u) k^T + (q + v) p^T] / sqrt(d), p the projected *absolute* key position.
+    """Self-attention with scores [(q + u) k^T + (q + v) p^T] / sqrt(d), p the *absolute* key position.
 
-    This is the attention of Transformer-XL (arXiv:1901.02860) without its relative shift, as CoverHunter has it.
+    The attention of Transformer-XL (arXiv:1901.02860) without its relative shift, as in CoverHunter.
     """
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -56,7 +56,7 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.position_bias)
 
     def forward(self, x: Tensor, position: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend within x (B, T, D) with position (1, T, D) to the valid keys of mask (B, T); (B, T, D) out."""
+        """Attend within x (B, T, D) with position (1, T, D) to the valid keys of mask (B, T)."""
         q, k, v = (self._split(layer(x)) for layer in (self.query, self.key, self.value))  # (B, H, T, d) each
         p = self._split(self.position(position)).expand_as(k)  # (B, H, T, d)
         u, w = self.content_bias[:, None].to(q.dtype), self.position_bias[:, None].to(q.dtype)  # (H, 1, d)
@@ -72,7 +72,7 @@ class Attention(nn.Module):
 
 
 class Convolution(nn.Module):
-    """Pointwise convolution, GLU, depthwise convolution, BatchNorm, SiLU, pointwise convolution on (B, T, D)."""
+    """Pointwise, GLU, depthwise, BatchNorm, SiLU and pointwise: the convolutions of a block, on (B, T, D)."""
 
     def __init__(self, dim: int, kernel: int) -> None:
         super().__init__()
@@ -82,9 +82,9 @@ class Convolution(nn.Module):
         self.output = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Convolve x (B, T, D) over time; padded frames of mask (B, T) count as zeros and are zeros in the result."""
+        """Convolve x (B, T, D) over time; frames outside mask (B, T) are zeros in it and in the result."""
         h = functional.glu(self.expand(x), -1)  # (B, T, D)
-        # after the GLU, not before: its biases would turn zeros into values that an unpadded example does not see
+        # after the GLU, not before: its biases turn zeros into values that no unpadded example sees
         h = h if mask is None else h.masked_fill(~mask[..., None], 0.0)
         h = functional.silu(self.norm(self.depthwise(h.transpose(1, 2))))  # (B, D, T)
         h = self.output(h.transpose(1, 2))  # (B, T, D)
@@ -117,16 +117,17 @@ class Block(nn.Module):
 
 
 def sinusoids(frames: int, dim: int, device: torch.device | None = None) -> Tensor:
-    """Return the table (frames, dim) of Vaswani et al. (arXiv:1706.03762): sine in even, cosine in odd columns."""
+    """Return the positions (frames, dim) of arXiv:1706.03762: sine in even, cosine in odd columns."""
     rate = torch.exp(torch.arange(0, dim, 2, device=device) * (-math.log(10000.0) / dim))  # (dim / 2,)
     angle = torch.arange(frames, device=device)[:, None] * rate  # (frames, dim / 2)
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :dim]  # (frames, dim)
 
 
 class Conformer(Backbone):
-    """CoverHunter's encoder: subsampling by 4, ``depth`` Conformer blocks with absolute key positions, LayerNorm.
+    """CoverHunter's encoder: subsampling by 4, ``depth`` blocks with absolute key positions, LayerNorm.
 
-    2,132,160 parameters with 96 bins and the default values. ``heads`` must divide an even ``dim``; ``kernel`` is odd.
+    2,132,160 parameters with 96 bins and default values. ``heads`` divides ``dim``, which is even; ``kernel``
+    is odd.
     """
 
     min_bins = 7

@@ -14,8 +14,8 @@ from tonnetz.models.cnn import ConvBlock, keep_frames
 class CRNN(Backbone):
     """Convolutional recurrent network (Choi et al., 2017, arXiv:1609.04243) with a bidirectional GRU.
 
-    ``depth`` 3x3 convolutions halve the bins; the first two halve the frames too (stride 4). The GRU has ``recurrent``
-    layers with ``dim / 2`` units per direction; padded frames are packed away, so they never reach it.
+    ``depth`` 3x3 convolutions halve the bins; the first two halve the frames too (stride 4). The GRU has
+    ``recurrent`` layers with ``dim / 2`` units per direction; padded frames never reach it.
     """
 
     min_bins = 8

@@ -62,7 +62,7 @@ class GeM(nn.Module):
 
 
 class Attention(nn.Module):
-    """Sum of the frames weighted by softmax over time of w2 . tanh(W1 h) / sqrt(hidden); ``hidden`` None means dim."""
+    """Weighted sum, softmax over time of w2 . tanh(W1 h + b1) / sqrt(hidden); ``hidden`` None means dim."""
 
     def __init__(self, dim: int, hidden: int | None = None) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def _softmax(score: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _weighted(h: Tensor, weight: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the sum (B, D) of h (B, T, D) times weight (B, T, D or 1); what stands in padded frames is ignored."""
+    """Return the sum (B, D) of h (B, T, D) times weight (B, T, D or 1), whatever padded frames hold."""
     h = h if mask is None else h.masked_fill(~mask[..., None], 0.0)
     return (h * weight).sum(1)
 
@@ -94,8 +94,8 @@ def _weighted(h: Tensor, weight: Tensor, mask: Tensor | None) -> Tensor:
 class AttentiveStatistics(nn.Module):
     """Attentive statistics pooling with channel-wise attention and context (Okabe et al., 2018; ECAPA-TDNN).
 
-    e = W2 tanh(W1 [h; mu; sigma] + b1) + b2, softmax over time per channel, then W3 of the weighted mean and standard
-    deviation. ``embed_dim`` None means dim. 98,560 parameters for dim = embed_dim = 128.
+    e = W2 tanh(W1 [h; mu; sigma] + b1) + b2, softmax over time per channel, then W3 of the weighted mean and
+    standard deviation. ``embed_dim`` None means dim. 98,560 parameters for dim = embed_dim = 128.
     """
 
     eps = 1e-12

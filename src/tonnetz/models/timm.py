@@ -16,15 +16,16 @@ from tonnetz.models.base import Backbone, InputNorm
 
 
 class Timm(Backbone):
-    """A timm image network (Wightman, https://github.com/huggingface/pytorch-image-models) without its classifier.
+    """An image network of https://github.com/huggingface/pytorch-image-models without its classifier.
 
-    The spectrogram is an image of F rows and T columns, padded with zeros to a multiple of the network's stride and to
-    at least ``min_size`` in both directions; the last feature map is averaged over frequency and cut to
-    ceil(T / stride) frames. Padding is zeroed on entry, but wide receptive fields see its amount.
+    The spectrogram is an image of F rows and T columns, padded with zeros to a multiple of the network's
+    stride and to at least ``min_size`` in both directions; the last feature map is averaged over frequency
+    and cut to ceil(T / stride) frames. Padding is zeroed on entry, but its amount still has an effect.
 
-    ``pretrained``: False, True (weights of timm, downloaded once), or the path of a .safetensors or tensor-only .pt
-    file with timm's parameter names. Parameters that the features do not depend on are frozen, so that distributed
-    training finds a gradient for all others. Raises UserError for unknown names, unfit networks and unfit files.
+    ``pretrained``: False, True (timm weights, downloaded once), or the path of a .safetensors or tensor-only
+    .pt file with timm's parameter names. Parameters that the features do not depend on are frozen, so that
+    distributed training finds a gradient for all others. Raises UserError for unknown names, unfit networks
+    and unfit files.
     """
 
     min_bins = 8
@@ -55,7 +56,7 @@ class Timm(Backbone):
         return self.dropout(maps.mean(1)[:, : self._count(x)])  # (B, T', D)
 
     def layers(self, x: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
-        """Return timm's intermediate maps and the output, averaged over frequency and pooled to (B, T', D_i)."""
+        """Return timm's intermediate maps and the output, averaged over frequency, as (B, T', D_i)."""
         if self.taps == ("output",):
             return {"output": self.forward(x, mask)}
         image = self._image(x, mask)  # (B, C, H, W)
@@ -81,7 +82,7 @@ class Timm(Backbone):
         return -(-max(size, self.min_size) // self.stride) * self.stride
 
     def _grid(self, features: Tensor, image: Tensor) -> Tensor:
-        """Bring features (B, D, H', W'), (B, H', W', D) or (B, prefix + H' W', D) into the form (B, H', W', D)."""
+        """Bring (B, D, H', W'), (B, H', W', D) or (B, prefix + H' W', D) into the form (B, H', W', D)."""
         if features.ndim == 3:
             tokens = features[:, getattr(self.network, "num_prefix_tokens", 0) :]  # (B, H' * W', D)
             return tokens.unflatten(1, (image.shape[2] // self.stride, image.shape[3] // self.stride))
@@ -98,7 +99,7 @@ class Timm(Backbone):
         return max(1, round(size / features.shape[2]))
 
     def _probe(self) -> tuple[str, ...]:
-        """Run the network on the smallest image with this many bins, freeze unused parameters, return the taps."""
+        """Run the network on a small image of this many bins, freeze unused parameters, return the taps."""
         rows, columns = self._padded(self.bins), self._padded(3 * self.stride)
         image = torch.zeros(1, self.channels, rows, columns)
         with torch.enable_grad():
@@ -106,8 +107,8 @@ class Timm(Backbone):
             grid = self._grid(features, image) if features.ndim in (3, 4) else features
             if grid.shape[1:] != (rows // self.stride, columns // self.stride, self.dim):
                 raise UserError(
-                    f"model.name: features of '{self.name}' have the shape {tuple(features.shape)}, which is no map "
-                    f"over frequency and time; choose another network, for example resnet18"
+                    f"model.name: features of '{self.name}' have the shape {tuple(features.shape)}, "
+                    f"which is no map over frequency and time; choose another network, for example resnet18"
                 )
             used = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
             gradients = torch.autograd.grad(features.sum(), used, allow_unused=True)
@@ -133,8 +134,8 @@ class Timm(Backbone):
         except (AssertionError, RuntimeError, ValueError, NotImplementedError) as error:
             raise UserError(
                 f"model.name: '{self.name}' does not take images of {image.shape[2]} x {image.shape[3]} "
-                f"({_first_line(error)}); choose a network without a "
-                f"fixed image size, for example resnet18, convnext_tiny or vit_tiny_patch16_224, or raise model.min_size"
+                f"({_first_line(error)}); choose a network without a fixed image size, "
+                f"for example resnet18, convnext_tiny or vit_tiny_patch16_224, or raise model.min_size"
             ) from error
         finally:
             self.network.train()
@@ -164,7 +165,7 @@ def _create(name: str, channels: int, pretrained: bool | str) -> Any:
 
 
 def _for_any_size(name: str, keywords: dict[str, Any]) -> Any:
-    """Create the network with ``dynamic_img_size`` where its class knows that keyword, without it elsewhere."""
+    """Create the network with ``dynamic_img_size`` where its class knows that keyword."""
     import timm
 
     try:
@@ -181,7 +182,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _read_state(path: str) -> dict[str, Tensor]:
-    """Read tensors by name from a .safetensors or tensor-only .pt file; code in a pickle is refused, never run."""
+    """Read tensors by name from a .safetensors or tensor-only .pt file; code in a pickle is refused."""
     from timm.models import load_state_dict
 
     if not Path(path).is_file():
@@ -225,6 +226,6 @@ def _check_names(name: str, path: str, state: dict[str, Tensor]) -> None:
     missing = [key for key in expected if key not in state]
     if missing:
         raise UserError(
-            f"model.pretrained: '{path}' lacks {len(missing)} of {len(expected)} parameters of '{name}', first "
-            f"'{missing[0]}'; give weights of this very network with timm's parameter names"
+            f"model.pretrained: '{path}' lacks {len(missing)} of {len(expected)} parameters of '{name}', "
+            f"first '{missing[0]}'; give weights of this very network with timm's parameter names"
         )

@@ -34,7 +34,7 @@ class Tiny(Backbone):
         h = self.stem(self.norm(x, mask).flatten(1, 2)).relu()  # (B, D, T')
         yield "stem", h.transpose(1, 2), self.stride
         for name, block in zip(self.taps[1:], self.blocks, strict=False):
-            # a convolution must see zeros after the last valid frame, as it does at the end of an unpadded example
+            # a convolution must see zeros after the last valid frame, as in an unpadded example
             h = h + functional.relu(self.dropout(block(h if keep is None else h * keep)))  # (B, D, T')
             yield name, h.transpose(1, 2), self.stride
         yield "output", self.output(h.transpose(1, 2)), self.stride  # (B, T', D)

@@ -1,4 +1,6 @@
-"""Deterministic synthesiser of the embedded corpus: instruments, works and their versions, rooms and microphones."""
+"""Deterministic synthesiser of the embedded corpus: instruments, works and their versions, rooms and
+microphones.
+"""
 
 from __future__ import annotations
 

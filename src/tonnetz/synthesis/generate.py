@@ -1,4 +1,6 @@
-"""Write scores as audio files: in parallel, atomically; what is there already is kept. Workers never import torch."""
+"""Write scores as audio files: in parallel, atomically; what is there already is kept. Workers never import
+torch.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,10 @@ def _write_all(jobs: Sequence[Job]) -> int:
     return len(jobs)
 
 
-def generate(jobs: Sequence[Job], workers: int = 0, progress: Callable[[int, int], None] | None = None) -> int:
-    """Write every job whose file is missing; returns how many were. workers: processes, 0 takes one a core."""
+def generate(
+    jobs: Sequence[Job], workers: int = 0, progress: Callable[[int, int], None] | None = None
+) -> int:
+    """Write every job whose file is missing; returns how many were. workers: processes, 0: one a core."""
     todo = [job for job in jobs if not Path(job.path).exists()]
     for folder in {Path(job.path).parent for job in todo}:
         folder.mkdir(parents=True, exist_ok=True)

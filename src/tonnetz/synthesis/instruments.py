@@ -11,7 +11,9 @@ from tonnetz.synthesis.player import Voice
 
 @dataclass(frozen=True)
 class Instrument:
-    """An instrument: voice, comfortable range (MIDI), styles of playing with their weights, whether it has a pitch."""
+    """An instrument: voice, comfortable range (MIDI), styles of playing with their weights, whether it has a
+    pitch.
+    """
 
     name: str
     voice: Voice
@@ -25,11 +27,17 @@ BLOWN = {"long": 1.0, "legato": 2.0, "staccato": 1.0}
 PLUCKED = {"long": 0.7, "staccato": 0.5, "phrase": 1.0, "arpeggio": 1.0}
 CHORDAL = {"long": 0.7, "phrase": 1.0, "chord": 1.0, "arpeggio": 0.7, "staccato": 0.4}
 STRUCK = {"long": 0.7, "phrase": 1.2, "repeat": 0.8, "arpeggio": 0.6}
-BOWED = {"long": 1.0, "legato": 2.0, "staccato": 0.5, "repeat": 0.6}
+BOWED = {"long": 1.2, "legato": 2.0, "repeat": 0.5}
 BEATEN = {"beat": 2.0, "repeat": 1.0, "long": 0.5}
 
 VIOLIN = [(290.0, 0.8, 80.0), (480.0, 1.0, 120.0), (1050.0, 0.6, 250.0), (2600.0, 1.0, 900.0)]
-CELLO = [(105.0, 0.7, 30.0), (185.0, 1.0, 50.0), (240.0, 0.6, 60.0), (600.0, 0.5, 200.0), (1500.0, 0.3, 600.0)]
+CELLO = [
+    (105.0, 0.7, 30.0),
+    (185.0, 1.0, 50.0),
+    (240.0, 0.6, 60.0),
+    (600.0, 0.5, 200.0),
+    (1500.0, 0.3, 600.0),
+]
 BASS = [(62.0, 0.7, 25.0), (105.0, 1.0, 40.0), (220.0, 0.6, 80.0), (480.0, 0.4, 200.0)]
 OBOE = [(1050.0, 1.0, 500.0), (2900.0, 0.5, 900.0)]
 BASSOON = [(470.0, 1.0, 200.0), (1180.0, 0.25, 400.0)]
@@ -42,8 +50,12 @@ def _orchestra() -> list[Instrument]:
     oboe = partial(winds.double_reed, peaks=OBOE)
     bassoon = partial(winds.double_reed, peaks=BASSOON)
     guitar = partial(strings.plucked, decay=2.2, damping=0.35, position=0.22, softness=0.72, release=0.12)
-    harp = partial(strings.plucked, decay=5.0, damping=0.5, position=0.45, softness=0.45, release=1.2, scrape=0.0)
-    bass = partial(strings.plucked, decay=2.6, damping=0.5, position=0.2, softness=0.45, release=0.06, scrape=0.08)
+    harp = partial(
+        strings.plucked, decay=5.0, damping=0.5, position=0.45, softness=0.45, release=1.2, scrape=0.0
+    )
+    bass = partial(
+        strings.plucked, decay=2.6, damping=0.5, position=0.2, softness=0.45, release=0.06, scrape=0.08
+    )
     sustained = winds.sustained
     return [
         Instrument("acoustic_guitar", guitar, 40, 76, CHORDAL),
@@ -51,28 +63,52 @@ def _orchestra() -> list[Instrument]:
         Instrument("mandolin", strings.mandolin, 55, 86, {"long": 1.0, "phrase": 2.0}),
         Instrument("harp", harp, 36, 91, {"arpeggio": 2.0, "long": 0.5, "chord": 0.7}),
         Instrument("electric_bass", bass, 28, 52, {"long": 0.5, "phrase": 2.0, "staccato": 0.7}),
-        Instrument("distorted_electric_guitar", strings.distorted_guitar, 40, 67, {"long": 1, "phrase": 1, "staccato": 1}),
+        Instrument(
+            "distorted_electric_guitar",
+            strings.distorted_guitar,
+            40,
+            67,
+            {"long": 1, "phrase": 1, "staccato": 1},
+        ),
         Instrument("piano", strings.piano, 30, 96, CHORDAL),
         Instrument("harpsichord", strings.harpsichord, 41, 84, CHORDAL),
-        Instrument("violin", partial(strings.bowed, body=VIOLIN, depth=28.0, attack=0.07, noise=0.07), 55, 93, BOWED),
-        Instrument("cello", partial(strings.bowed, body=CELLO, depth=24.0, attack=0.1, noise=0.07, speed=5.2), 36, 70, BOWED),
+        Instrument(
+            "violin",
+            partial(strings.bowed, body=VIOLIN, depth=42.0, attack=0.09, noise=0.12, speed=6.2),
+            57,
+            93,
+            BOWED,
+        ),
+        Instrument(
+            "cello",
+            partial(strings.bowed, body=CELLO, depth=36.0, attack=0.12, noise=0.14, speed=5.0),
+            38,
+            64,
+            BOWED,
+        ),
         Instrument(
             "double_bass",
-            partial(strings.bowed, body=BASS, depth=10.0, attack=0.17, noise=0.16, speed=4.5, cut=1800.0),
+            partial(strings.bowed, body=BASS, depth=10.0, attack=0.2, noise=0.3, speed=4.5, cut=1800.0),
             28,
             52,
             BOWED,
         ),
-        Instrument("clarinet", partial(sustained, spectrum=winds.clarinet, attack=0.04, jitter=1.0), 50, 89, BLOWN),
+        Instrument(
+            "clarinet", partial(sustained, spectrum=winds.clarinet, attack=0.04, jitter=1.0), 50, 89, BLOWN
+        ),
         Instrument(
             "oboe",
-            partial(sustained, spectrum=oboe, attack=0.03, vibrato=(5.0, 12.0, 0.2), tremolo=0.12, jitter=2.0),
+            partial(sustained, spectrum=oboe, attack=0.03, jitter=1.0),
             58,
             88,
             BLOWN,
         ),
         Instrument(
-            "bassoon", partial(sustained, spectrum=bassoon, attack=0.03, scoop=(-20.0, 0.02), jitter=3.0), 34, 67, BLOWN
+            "bassoon",
+            partial(sustained, spectrum=bassoon, attack=0.02, scoop=(-20.0, 0.02), chiff=0.06, jitter=2.0),
+            34,
+            62,
+            {"staccato": 2.0, "phrase": 1.0, "long": 0.5},
         ),
         Instrument(
             "alto_saxophone",
@@ -91,7 +127,15 @@ def _orchestra() -> list[Instrument]:
         ),
         Instrument(
             "trumpet",
-            partial(sustained, spectrum=trumpet, attack=0.035, swell=0.35, sustain=0.8, scoop=(-35.0, 0.015), jitter=2.0),
+            partial(
+                sustained,
+                spectrum=trumpet,
+                attack=0.05,
+                swell=0.65,
+                sustain=0.7,
+                scoop=(-35.0, 0.015),
+                jitter=2.0,
+            ),
             55,
             82,
             BLOWN,
@@ -99,14 +143,24 @@ def _orchestra() -> list[Instrument]:
         Instrument(
             "trombone",
             partial(
-                sustained, spectrum=trombone, attack=0.06, swell=0.3, vibrato=(4.5, 18.0, 0.4), scoop=(-60.0, 0.04), glide=0.14
+                sustained,
+                spectrum=trombone,
+                attack=0.06,
+                swell=0.4,
+                vibrato=(4.0, 14.0, 0.5),
+                scoop=(-180.0, 0.07),
+                glide=0.2,
             ),
             40,
             70,
             BLOWN,
         ),
         Instrument(
-            "french_horn", partial(sustained, spectrum=horn, attack=0.11, swell=0.5, release=0.14, glide=0.04), 41, 74, BLOWN
+            "french_horn",
+            partial(sustained, spectrum=horn, attack=0.15, swell=0.7, release=0.2, glide=0.04),
+            41,
+            74,
+            BLOWN,
         ),
         Instrument(
             "flute",
@@ -114,8 +168,8 @@ def _orchestra() -> list[Instrument]:
                 sustained,
                 spectrum=winds.flute,
                 attack=0.07,
-                vibrato=(5.2, 9.0, 0.15),
-                tremolo=0.3,
+                vibrato=(5.2, 9.0, 0.1),
+                tremolo=0.4,
                 breath=(0.13, 700.0, 6000.0),
                 jitter=2.5,
             ),
@@ -125,7 +179,15 @@ def _orchestra() -> list[Instrument]:
         ),
         Instrument(
             "recorder",
-            partial(sustained, spectrum=winds.recorder, attack=0.02, sustain=1.0, chiff=0.35, breath=(0.015, 2000, 6000), jitter=1),
+            partial(
+                sustained,
+                spectrum=winds.recorder,
+                attack=0.02,
+                sustain=1.0,
+                chiff=0.35,
+                breath=(0.015, 2000, 6000),
+                jitter=1,
+            ),
             65,
             94,
             {"long": 0.6, "phrase": 2.0, "staccato": 1.0},
@@ -133,12 +195,21 @@ def _orchestra() -> list[Instrument]:
         Instrument("pipe_organ", winds.organ_pipes, 36, 79, {"long": 0.5, "chord": 2.0, "phrase": 1.0}),
         Instrument("accordion", winds.accordion, 48, 84, {"long": 1.0, "chord": 1.0, "phrase": 1.5}),
         Instrument("electric_piano", electric.electric_piano, 36, 84, CHORDAL),
-        Instrument("electronic_organ", electric.electronic_organ, 41, 84, {"long": 0.7, "chord": 1.5, "phrase": 1.5}),
-        Instrument("male_singer", partial(winds.singer, tract=1.0), 43, 67, BLOWN),
-        Instrument("female_singer", partial(winds.singer, tract=1.18), 57, 81, BLOWN),
+        Instrument(
+            "electronic_organ", electric.electronic_organ, 41, 84, {"long": 0.7, "chord": 1.5, "phrase": 1.5}
+        ),
+        Instrument("male_singer", partial(winds.singer, tract=1.0), 40, 60, BLOWN),
+        Instrument("female_singer", partial(winds.singer, tract=1.18), 62, 84, BLOWN),
         Instrument(
             "marimba",
-            partial(percussion.struck, ratios=(1.0, 3.93, 9.6), gains=(1.0, 0.35, 0.12), decay=0.8, mallet=0.3, tail=0.4),
+            partial(
+                percussion.struck,
+                ratios=(1.0, 3.93, 9.6),
+                gains=(1.0, 0.35, 0.12),
+                decay=0.8,
+                mallet=0.3,
+                tail=0.4,
+            ),
             45,
             89,
             STRUCK,
@@ -160,7 +231,14 @@ def _orchestra() -> list[Instrument]:
         ),
         Instrument(
             "glockenspiel",
-            partial(percussion.struck, ratios=(1.0, 2.71, 5.15), gains=(1.0, 0.5, 0.25), decay=6.0, fall=0.7, tail=1.5),
+            partial(
+                percussion.struck,
+                ratios=(1.0, 2.71, 5.15),
+                gains=(1.0, 0.5, 0.25),
+                decay=6.0,
+                fall=0.7,
+                tail=1.5,
+            ),
             77,
             103,
             STRUCK,

@@ -13,7 +13,9 @@ from tonnetz.synthesis.signal import Signal
 
 @dataclass(frozen=True)
 class Note:
-    """One note: MIDI pitch, sounding seconds, velocity 0..1, the pitch it is slurred from (None: a fresh attack)."""
+    """One note: MIDI pitch, sounding seconds, velocity 0..1, the pitch it is slurred from (None: a fresh
+    attack).
+    """
 
     pitch: float
     seconds: float

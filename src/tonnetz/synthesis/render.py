@@ -1,9 +1,12 @@
-"""From scores to sound: phrases for one instrument, mixtures of several, and how a score is performed and recorded."""
+"""From scores to sound: phrases for one instrument, mixtures of several, and how a score is performed and
+recorded.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -40,8 +43,12 @@ class Score:
 
     @property
     def notes(self) -> list[list[float]]:
-        """All pitched notes of all parts: [onset s, offset s, MIDI pitch, MIDI velocity], by onset, then pitch."""
-        return written([event for part in self.parts if INSTRUMENTS[part.instrument].pitched for event in part.events])
+        """All pitched notes of all parts: [onset s, offset s, MIDI pitch, MIDI velocity], by onset, then
+        pitch.
+        """
+        return written(
+            [event for part in self.parts if INSTRUMENTS[part.instrument].pitched for event in part.events]
+        )
 
 
 def render(score: Score, *, seconds: float, rate: int, seed: int, channel: Channel | None = None) -> Signal:
@@ -50,7 +57,9 @@ def render(score: Score, *, seconds: float, rate: int, seed: int, channel: Chann
     total = np.zeros(round(seconds * rate), dtype=np.float32)
     for part in score.parts:
         who = player(part.instrument, part.player, seed)
-        sound = perform(INSTRUMENTS[part.instrument], part.events, who, rng, seconds, rate, slurred=part.slurred)
+        sound = perform(
+            INSTRUMENTS[part.instrument], part.events, who, rng, seconds, rate, slurred=part.slurred
+        )
         total += np.float32(10.0 ** (part.gain / 20.0)) * sound
     return record(total, rng, rate, channel or Channel())
 
@@ -65,7 +74,9 @@ def perform(
     *,
     slurred: bool = False,
 ) -> Signal:
-    """Play events on an instrument; returns the dry sound (N,) cut at `seconds`, RMS of its sounding half about 0.1."""
+    """Play events on an instrument; returns the dry sound (N,) cut at `seconds`, RMS of its sounding half
+    about 0.1.
+    """
     out = np.zeros(round(seconds * rate), dtype=np.float32)
     last: Event | None = None
     for onset, offset, pitch, velocity in events:
@@ -82,50 +93,61 @@ def perform(
     return (out * np.float32(0.1 / (np.sqrt(np.mean(loud**2)) + 1e-6))).astype(np.float32)
 
 
+# style: seconds between onsets (from, to), largest step in semitones, share of that time that a note is held
+RUNS = {
+    "repeat": ((0.07, 0.16), 0, (0.9, 0.9)),
+    "beat": ((0.16, 0.45), 0, (1.0, 1.0)),
+    "staccato": ((0.14, 0.4), 3, (0.35, 0.6)),
+    "arpeggio": ((0.09, 0.3), 5, (1.0, 3.0)),
+    "phrase": ((0.2, 0.7), 4, (1.0, 1.0)),
+    "legato": ((0.2, 0.7), 4, (1.0, 1.0)),
+}
+
+
 def phrase(instrument: Instrument, rng: np.random.Generator, seconds: float) -> tuple[list[Event], bool]:
     """A few notes in one of the instrument's styles, within `seconds`; also says whether they are slurred."""
     names = list(instrument.styles)
     weights = np.array([instrument.styles[name] for name in names])
     style = str(rng.choice(names, p=weights / weights.sum()))
-    start = rng.uniform(0.0, 0.22) * seconds
-    end = seconds * rng.uniform(0.75, 1.0)
+    start, end = rng.uniform(0.0, 0.22) * seconds, rng.uniform(0.75, 1.0) * seconds
     velocity = rng.uniform(0.35, 1.0)
     pitch = float(rng.integers(instrument.low, instrument.high + 1))
     if style == "long":
-        end = start + (end - start) * rng.uniform(0.4, 1.0)
-        return [(start, end, pitch, velocity)], False
+        return [(start, start + (end - start) * rng.uniform(0.4, 1.0), pitch, velocity)], False
     if style == "chord":
         return _chords(instrument, rng, start, end, pitch, velocity), False
-    if style == "repeat":
-        gap, step = rng.uniform(0.07, 0.16), 0
-    elif style == "beat":
-        gap, step = rng.uniform(0.16, 0.45), 0
-    elif style == "staccato":
-        gap, step = rng.uniform(0.14, 0.4), 3
-    elif style == "arpeggio":
-        gap, step = rng.uniform(0.09, 0.3), 5
-    else:  # phrase, legato
-        gap, step = rng.uniform(0.2, 0.7), 4
-    share = {"staccato": rng.uniform(0.35, 0.6), "repeat": 0.9, "arpeggio": rng.uniform(1.0, 3.0)}.get(style, 1.0)
-    events: list[Event] = []
-    onset = start
+    return _run(instrument, rng, style, start, end, pitch, velocity), style == "legato"
+
+
+def _run(
+    instrument: Instrument,
+    rng: np.random.Generator,
+    style: str,
+    start: float,
+    end: float,
+    pitch: float,
+    velocity: float,
+) -> list[Event]:
+    """A row of notes: one pitch again and again, broken chords in one direction, or a walk up and down."""
+    gaps, step, shares = RUNS[style]
+    gap, share = rng.uniform(*gaps), rng.uniform(*shares)
     direction = int(rng.choice([-1, 1]))
-    while onset < end - 0.08:
+    events: list[Event] = []
+    while start < end - 0.08:
         length = gap * (rng.choice([0.5, 1.0, 1.0, 2.0]) if style in ("phrase", "legato", "beat") else 1.0)
-        length = min(length, end - onset) if onset + 1.5 * length < end else end - onset
-        offset = min(end, onset + length * share)
-        events.append((onset, offset, pitch, float(np.clip(velocity * rng.uniform(0.75, 1.2), 0.2, 1.0))))
-        onset += length
-        if step:
-            if style == "arpeggio":
-                direction = -direction if rng.random() < 0.2 else direction
-                pitch += direction * int(rng.integers(3, 6))
-            else:
-                pitch += int(rng.integers(1, step + 1)) * int(rng.choice([-1, 1]))
-            if not instrument.low <= pitch <= instrument.high:  # turn back at the end of the range
-                direction = -direction
-                pitch = 2 * float(np.clip(pitch, instrument.low, instrument.high)) - pitch
-    return events, style == "legato"
+        length = min(length, end - start) if start + 1.5 * length < end else end - start
+        loud = float(np.clip(velocity * rng.uniform(0.75, 1.2), 0.2, 1.0))
+        events.append((start, min(end, start + length * share), pitch, loud))
+        start += length
+        if not step:
+            continue
+        if rng.random() < (0.2 if style == "arpeggio" else 0.5):
+            direction = -direction
+        pitch += direction * int(rng.integers(3 if style == "arpeggio" else 1, step + 1))
+        if not instrument.low <= pitch <= instrument.high:  # turn back at the end of the range
+            direction = -direction
+            pitch = 2 * float(np.clip(pitch, instrument.low, instrument.high)) - pitch
+    return events
 
 
 def _chords(
@@ -136,17 +158,21 @@ def _chords(
     edges = np.linspace(start, end, count + 1)
     root = float(np.clip(pitch, instrument.low, instrument.high - 12))
     events: list[Event] = []
-    for onset, offset in zip(edges[:-1], edges[1:], strict=True):
+    for onset, offset in pairwise(edges):
         shape = [(0, 4, 7), (0, 3, 7), (0, 4, 7, 12), (0, 3, 7, 10), (0, 5, 9)][rng.integers(5)]
         strum = rng.uniform(0.0, 0.025)
         for number, interval in enumerate(shape):
-            events.append((float(onset) + number * strum, float(offset) - 0.02, root + interval, 0.8 * velocity))
+            events.append(
+                (float(onset) + number * strum, float(offset) - 0.02, root + interval, 0.8 * velocity)
+            )
         root = float(np.clip(root + rng.choice([-5, -3, -2, 2, 3, 5]), instrument.low, instrument.high - 12))
     return events
 
 
 def written(events: Sequence[Event]) -> list[list[float]]:
-    """Events as rows for a note list: [onset s, offset s, MIDI pitch, MIDI velocity], in order of onset then pitch."""
+    """Events as rows for a note list: [onset s, offset s, MIDI pitch, MIDI velocity], in order of onset then
+    pitch.
+    """
     rows = [[round(a, 4), round(b, 4), float(p), float(round(127 * v))] for a, b, p, v in events]
     return sorted(rows, key=lambda row: (row[0], row[2]))
 

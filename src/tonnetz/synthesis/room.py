@@ -1,28 +1,29 @@
-"""What stands between an instrument and its file: body resonances, room, microphone, background noise and level."""
+"""What stands between an instrument and its file: body resonances, room, microphone, background noise and
+level.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tonnetz.synthesis.signal import Signal, fast_size
+from tonnetz.synthesis.signal import Array, Signal, fast_size
 
 
 @dataclass(frozen=True)
 class Channel:
     """How strongly the recording of each file varies; decibels unless stated."""
 
-    tilt: float = 4.5  # slope of the microphone's response, at most, dB per octave
-    peak: float = 10.0  # height or depth of its resonances, at most
-    reverberation: tuple[float, float] = (0.15, 0.9)  # seconds to fall by 60 dB
-    wet: tuple[float, float] = (-24.0, -4.0)  # energy of the tail against the direct sound
-    noise: tuple[float, float] = (10.0, 40.0)  # signal to noise ratio
+    tilt: float = 2.5  # slope of the microphone's response, at most, dB per octave
+    peak: float = 6.0  # height or depth of its resonances, at most
+    reverberation: tuple[float, float] = (0.15, 0.7)  # seconds to fall by 60 dB
+    wet: tuple[float, float] = (-24.0, -8.0)  # energy of the tail against the direct sound
+    noise: tuple[float, float] = (20.0, 45.0)  # signal to noise ratio
     level: tuple[float, float] = (-24.0, -1.0)  # peak of the file, dBFS
 
 
-def equaliser(rng: np.random.Generator, frequency: NDArray[np.float64], channel: Channel) -> NDArray[np.float64]:
+def equaliser(rng: np.random.Generator, frequency: Array, channel: Channel) -> Array:
     """Gain of a random microphone: a tilt around 1 kHz and a few broad peaks and dips, (F,)."""
     octave = np.log2(np.maximum(frequency, 40.0) / 1000.0)
     gain = rng.uniform(-channel.tilt, channel.tilt) * octave
@@ -32,7 +33,7 @@ def equaliser(rng: np.random.Generator, frequency: NDArray[np.float64], channel:
     return 10.0 ** (np.clip(gain, -30, 30) / 20.0)
 
 
-def impulse_response(rng: np.random.Generator, rate: int, channel: Channel) -> NDArray[np.float64]:
+def impulse_response(rng: np.random.Generator, rate: int, channel: Channel) -> Array:
     """Direct sound at sample 0, a handful of early reflections, an exponential tail of noise, (R,)."""
     decay = rng.uniform(*channel.reverberation)
     wet = 10.0 ** (rng.uniform(*channel.wet) / 20.0)
@@ -63,15 +64,13 @@ def record(
     return (wet * (peak / (np.abs(wet).max() + 1e-9))).astype(np.float32)
 
 
-def loudness(signal: NDArray[np.float64]) -> float:
-    """Root of the mean square over the louder half of a sound, so that silence around a note does not count."""
+def loudness(signal: Array) -> float:
+    """Root of the mean square over the louder half of a sound, so that silence around a note counts not."""
     blocks = (signal[: len(signal) // 64 * 64].reshape(-1, 64) ** 2).mean(axis=1)
     return float(np.sqrt(np.sort(blocks)[len(blocks) // 2 :].mean() + 1e-12))
 
 
-def background(
-    rng: np.random.Generator, frequency: NDArray[np.float64], size: int, channel: Channel
-) -> NDArray[np.float64]:
+def background(rng: np.random.Generator, frequency: Array, size: int, channel: Channel) -> Array:
     """Coloured noise with now and then a mains hum, RMS set by a random signal to noise ratio, (N,)."""
     octave = np.log2(np.maximum(frequency, 40.0) / 1000.0)
     colour = 10.0 ** (rng.uniform(-6.0, 1.5) * octave / 20.0) * equaliser(rng, frequency, channel) ** 0.5

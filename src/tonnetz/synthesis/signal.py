@@ -1,14 +1,18 @@
-"""Building blocks of the synthesiser: wavetables, damped modes, strings, envelopes and noise (pure NumPy and SciPy)."""
+"""Building blocks of the synthesiser: wavetables, damped modes, strings, envelopes and noise (pure NumPy and
+SciPy).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 Signal = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 TABLE = 2048  # samples of one period in a wavetable
 
 
@@ -35,11 +39,12 @@ def wander(rng: np.random.Generator, samples: int, rate: int, speed: float) -> S
     return np.interp(np.arange(samples), grid, rng.standard_normal(knots)).astype(np.float32)
 
 
-def wavetable(spectra: NDArray[np.float64], frequency: Signal, level: Signal, rate: int) -> Signal:
+def wavetable(spectra: Array, frequency: Signal, level: Signal, rate: int) -> Signal:
     """Harmonic sound read from a bank of single-period tables.
 
-    spectra (M, K): amplitudes of harmonics 1..K at M levels from softest to loudest; frequency (N,): Hz, sample by
-    sample; level (N,): 0..1, position in the bank. Harmonics above the Nyquist frequency must be zero already.
+    spectra (M, K): amplitudes of harmonics 1..K at M levels from softest to loudest; frequency (N,): Hz,
+    sample by sample; level (N,): 0..1, position in the bank. Harmonics above the Nyquist frequency must be
+    zero already.
     """
     levels, harmonics = spectra.shape
     # Schroeder phases keep the crest low, so that EQ and room act on a signal with a flat envelope
@@ -67,10 +72,10 @@ def wavetable(spectra: NDArray[np.float64], frequency: Signal, level: Signal, ra
 
 
 def modes(
-    frequencies: NDArray[np.float64],
-    decays: NDArray[np.float64],
-    amplitudes: NDArray[np.float64],
-    phases: NDArray[np.float64],
+    frequencies: Array,
+    decays: Array,
+    amplitudes: Array,
+    phases: Array,
     samples: int,
     rate: int,
 ) -> Signal:
@@ -94,8 +99,9 @@ def string(
 ) -> Signal:
     """Extended Karplus-Strong string (Jaffe & Smith 1983), (N,).
 
-    A delay line of one period with a two-point average (weight `damping`, 0 bright .. 0.5 dull) and a loss that lets
-    the fundamental fall by 60 dB in `decay` seconds. Linear interpolation gives the fraction of the period.
+    A delay line of one period with a two-point average (weight `damping`, 0 bright .. 0.5 dull) and a loss
+    that lets the fundamental fall by 60 dB in `decay` seconds. Linear interpolation gives the fraction of the
+    period.
     """
     period = rate / frequency - damping  # the average delays by `damping` samples
     whole = int(period)
@@ -114,7 +120,9 @@ def string(
 
 
 def pluck(rng: np.random.Generator, frequency: float, position: float, softness: float, rate: int) -> Signal:
-    """One period of low-passed noise, notched by the plucking point (share of the string from the bridge), (P,)."""
+    """One period of low-passed noise, notched by the plucking point (share of the string from the bridge),
+    (P,).
+    """
     period = max(8, round(rate / frequency))
     noise = rng.uniform(-1, 1, period)
     comb = max(1, round(position * period))
@@ -125,7 +133,7 @@ def pluck(rng: np.random.Generator, frequency: float, position: float, softness:
     return (out / (np.abs(out).max() + 1e-9)).astype(np.float32)
 
 
-def shape_spectrum(signal: Signal, gain: Callable[[NDArray[np.float64]], NDArray[np.float64]], rate: int) -> Signal:
+def shape_spectrum(signal: Signal, gain: Callable[[Array], Array], rate: int) -> Signal:
     """Filter with zero phase by a gain over frequency in Hz, (N,)."""
     size = fast_size(len(signal) + rate // 20)
     bins = np.fft.rfft(signal, size) * gain(np.fft.rfftfreq(size, 1 / rate))
@@ -145,15 +153,17 @@ def band_noise(
     size = fast_size(samples)
     frequency = np.maximum(np.fft.rfftfreq(size, 1 / rate), 1.0).astype(np.float32)
     octaves = np.maximum(0, np.log2(low / frequency)) + np.maximum(0, np.log2(frequency / high))
-    bins = rng.standard_normal((2, len(frequency)), dtype=np.float32) * 10 ** (-octaves * np.float32(slope / 20))
+    bins = rng.standard_normal((2, len(frequency)), dtype=np.float32) * 10 ** (
+        -octaves * np.float32(slope / 20)
+    )
     noise = np.fft.irfft(bins[0] + 1j * bins[1], size)[:samples].astype(np.float32)
     return noise / np.sqrt(np.mean(noise**2) + 1e-12)
 
 
-def formants(
-    frequency: NDArray[np.float64], peaks: list[tuple[float, float, float]], floor: float = 0.03
-) -> NDArray[np.float64]:
-    """Amplitude of a set of resonances (centre Hz, gain, bandwidth Hz) above a floor, same shape as `frequency`."""
+def formants(frequency: Array, peaks: list[tuple[float, float, float]], floor: float = 0.03) -> Array:
+    """Amplitude of a set of resonances (centre Hz, gain, bandwidth Hz) above a floor, same shape as
+    `frequency`.
+    """
     out = np.full_like(frequency, floor)
     for centre, gain, width in peaks:
         out = out + gain / np.sqrt(1.0 + ((frequency - centre) / (0.5 * width)) ** 2)
@@ -163,9 +173,15 @@ def formants(
 def adsr(
     samples: int, rate: int, held: float, attack: float, decay: float, sustain: float, release: float
 ) -> Signal:
-    """Attack, decay to `sustain`, hold until `held` seconds, release (seconds), smooth at its corners, (N,)."""
+    """Attack, decay to `sustain`, hold until `held`, release (all seconds), smooth corners, (N,)."""
     attack = min(attack, 0.6 * held)
     decay = min(decay, max(1e-3, held - attack))
-    corners = [(0.0, 0.0), (attack, 1.0), (attack + decay, sustain), (held + 1e-4, sustain), (held + release, 0.0)]
+    corners = [
+        (0.0, 0.0),
+        (attack, 1.0),
+        (attack + decay, sustain),
+        (held + 1e-4, sustain),
+        (held + release, 0.0),
+    ]
     curve = ramp(samples, rate, corners)
     return curve * curve * (3 - 2 * curve)

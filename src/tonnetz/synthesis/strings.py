@@ -1,6 +1,10 @@
-"""Chordophones: plucked strings (Karplus-Strong), struck strings (inharmonic modes), bowed strings (Helmholtz motion)."""
+"""Chordophones: plucked strings (Karplus-Strong), struck strings (inharmonic modes), bowed strings (Helmholtz
+motion).
+"""
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 
@@ -36,8 +40,9 @@ def plucked(
     release: float = 0.08,
     scrape: float = 0.05,
 ) -> Signal:
-    """Plucked string. decay: seconds at middle C; damping: 0 bright .. 0.5 dull; position: of the pluck, from the bridge;
-    softness: share of the excitation left one kHz higher; courses: cents of each string of a course; scrape: plectrum noise.
+    """Plucked string. decay: seconds at middle C; damping: 0 bright .. 0.5 dull; position: of the pluck, from
+    the bridge; softness: share of the excitation left one kHz higher; courses: cents of each string of a
+    course; scrape: plectrum noise.
     """
     samples = int((note.seconds + release) * rate)
     frequency = hertz(note.pitch + 0.06 * player.detune)
@@ -60,7 +65,16 @@ def plucked(
 def banjo(note: Note, player: Player, rng: np.random.Generator, rate: int) -> Signal:
     """Short bright string on a drum head whose own modes thump at the attack."""
     out = plucked(
-        note, player, rng, rate, decay=0.75, damping=0.12, position=0.09, softness=0.93, scrape=0.25, release=0.05
+        note,
+        player,
+        rng,
+        rate,
+        decay=0.75,
+        damping=0.12,
+        position=0.09,
+        softness=0.93,
+        scrape=0.25,
+        release=0.05,
     )
     head = np.array([290.0, 460.0, 620.0, 790.0]) * 2 ** (0.15 * player.body)
     thump = modes(head, np.full(4, 0.09), np.full(4, 0.12), rng.uniform(0, 6, 4), len(out), rate)
@@ -77,7 +91,9 @@ def mandolin(note: Note, player: Player, rng: np.random.Generator, rate: int) ->
     stroke = _mandolin_stroke(Note(note.pitch, 0.3, note.velocity), player, rng, rate)
     for count, start in enumerate(np.arange(0.0, note.seconds - 0.02, gap)):
         at = int(max(0.0, start + rng.normal() * 0.004 * (count > 0)) * rate)
-        length = min(len(stroke), len(out) - at, int(1.05 * gap * rate) if start + gap < note.seconds else len(stroke))
+        length = min(
+            len(stroke), len(out) - at, int(1.05 * gap * rate) if start + gap < note.seconds else len(stroke)
+        )
         out[at : at + length] += (0.75 + 0.25 * (count % 2 == 0)) * rng.uniform(0.8, 1.0) * stroke[:length]
     return out
 
@@ -99,14 +115,18 @@ def _mandolin_stroke(note: Note, player: Player, rng: np.random.Generator, rate:
 
 
 def harpsichord(note: Note, player: Player, rng: np.random.Generator, rate: int) -> Signal:
-    """Two bright choirs an octave apart, indifferent to velocity, and the jack's clack when the key is let go."""
+    """Two bright choirs an octave apart, indifferent to velocity, and the jack's clack when the key is let
+    go.
+    """
     flat = Note(note.pitch, note.seconds, 0.8)
-    ranks = dict(damping=0.06, position=0.12, softness=0.97, release=0.06, scrape=0.3)
-    out = plucked(flat, player, rng, rate, decay=3.0, courses=(0.0, 2.5), **ranks)
+    rank = partial(plucked, damping=0.06, position=0.12, softness=0.97, release=0.06, scrape=0.3)
+    out = rank(flat, player, rng, rate, decay=3.0, courses=(0.0, 2.5))
     octave = Note(note.pitch + 12, note.seconds, 0.6 + 0.2 * player.body)
-    out += plucked(octave, player, rng, rate, decay=2.4, **ranks)
+    out += rank(octave, player, rng, rate, decay=2.4)
     at = int(note.seconds * rate)
-    clack = np.concatenate([np.zeros(at), band_noise(rng, int(0.03 * rate), 500, 3000, rate)]).astype(np.float32)
+    clack = np.concatenate([np.zeros(at), band_noise(rng, int(0.03 * rate), 500, 3000, rate)]).astype(
+        np.float32
+    )
     clack[at:] *= np.linspace(1, 0, len(clack) - at, dtype=np.float32) ** 2
     longer = np.zeros(max(len(out), len(clack)), dtype=np.float32)
     longer[: len(out)] = out
@@ -115,39 +135,50 @@ def harpsichord(note: Note, player: Player, rng: np.random.Generator, rate: int)
 
 
 def distorted_guitar(note: Note, player: Player, rng: np.random.Generator, rate: int) -> Signal:
-    """Two strings a fifth apart through a soft clipper and a loudspeaker: sustained, full of difference tones."""
+    """Two strings a fifth apart through a soft clipper and a loudspeaker: sustained, full of difference
+    tones.
+    """
     root = plucked(note, player, rng, rate, decay=5.0, damping=0.25, position=0.2, softness=0.8, release=0.05)
     fifth = Note(note.pitch + 7, note.seconds, 0.8 * note.velocity)
-    dry = root + plucked(fifth, player, rng, rate, decay=5.0, damping=0.25, position=0.2, softness=0.8, release=0.05)[
-        : len(root)
-    ]
+    dry = (
+        root
+        + plucked(
+            fifth, player, rng, rate, decay=5.0, damping=0.25, position=0.2, softness=0.8, release=0.05
+        )[: len(root)]
+    )
     driven = np.tanh(dry * (14.0 * 2.0 ** (0.5 * player.bright)))
     speaker = shape_spectrum(driven, lambda f: 1 / (1 + (f / 3800.0) ** 4) * f / (f + 90.0), rate)
     return 0.6 * speaker * ramp(len(root), rate, [(note.seconds, 1.0), (note.seconds + 0.05, 0.0)])
 
 
 def piano(note: Note, player: Player, rng: np.random.Generator, rate: int) -> Signal:
-    """Struck, stiff strings: partials k f sqrt(1 + B k^2) (Fletcher 1964), three per note with a double decay, a thump."""
+    """Struck, stiff strings: partials k f sqrt(1 + B k^2) (Fletcher 1964), with a double decay and a
+    thump.
+    """
     release = 0.12
     samples = int((note.seconds + release) * rate)
     frequency = hertz(note.pitch + 0.04 * player.detune)
     count = int(min(28, 0.44 * rate / frequency))
     order = np.arange(1, count + 1)
     stiffness = 2.5e-4 * 2.0 ** ((note.pitch - 60) / 9.0) * 2.0 ** (0.4 * player.body)
-    partial = order * frequency * np.sqrt(1 + stiffness * order**2)
+    partials = order * frequency * np.sqrt(1 + stiffness * order**2)
     # a felt hammer is a low-pass filter that a faster blow opens
     cut = 700.0 * 2.0 ** (2.2 * note.velocity + 0.5 * player.bright)
-    strength = np.abs(np.sin(np.pi * order / 8.0)) / order**0.5 / (1 + (partial / cut) ** 2)
+    strength = np.abs(np.sin(np.pi * order / 8.0)) / order**0.5 / (1 + (partials / cut) ** 2)
     decay = 7.0 * 2.0 ** (-(note.pitch - 48) / 14.0) / (1 + 0.12 * order) * 2.0 ** (0.4 * player.decay)
     phase = rng.uniform(0, 2 * np.pi, count)
     spread = 2.0 ** (rng.normal(0, 0.5, count) / 1200)
-    parts = [(partial, 0.25 * decay, 0.75), (partial * spread, decay, 0.35)]
-    out = sum((modes(p, d, a * strength, phase, samples, rate) for p, d, a in parts), np.zeros(samples, np.float32))
+    # the strings of a note are a little mistuned: together they fall fast, then slowly (Weinreich 1977)
+    out = modes(partials, 0.25 * decay, 0.75 * strength, phase, samples, rate)
+    out += modes(partials * spread, decay, 0.35 * strength, phase, samples, rate)
     thump = modes(
         np.array([70.0, 115.0, 190.0, 330.0]), np.full(4, 0.08), np.full(4, 0.25), np.zeros(4), samples, rate
     )
-    attack = ramp(samples, rate, [(0.0, 0.0), (0.002, 1.0), (note.seconds, 1.0), (note.seconds + release, 0.0)])
-    return note.velocity * (out + (0.6 + 0.4 * player.noise) * thump) * attack
+    attack = ramp(
+        samples, rate, [(0.0, 0.0), (0.002, 1.0), (note.seconds, 1.0), (note.seconds + release, 0.0)]
+    )
+    out += (0.6 + 0.4 * player.noise) * thump
+    return note.velocity * out * attack
 
 
 def bowed(
@@ -163,8 +194,9 @@ def bowed(
     speed: float = 5.8,
     cut: float = 3500.0,
 ) -> Signal:
-    """Bowed string: sawtooth-like Helmholtz motion, fixed body resonances (so that vibrato becomes a ripple of each
-    partial's strength), bow noise in the rhythm of the string, a scoop at the attack. depth: of the vibrato, cents.
+    """Bowed string: sawtooth-like Helmholtz motion, fixed body resonances (so that vibrato becomes a ripple
+    of each partial's strength), bow noise in the rhythm of the string, a scoop at the attack. depth: of
+    the vibrato, cents.
     """
     release = 0.09
     samples = int((note.seconds + release) * rate)
@@ -182,10 +214,12 @@ def bowed(
     tilt = 1.0 + 0.15 * player.bright
     spectra = np.stack([order**-tilt / (1 + (order * frequency / (cut * loud)) ** 3) for loud in (0.45, 1.0)])
     slow = attack * 2.0 ** (0.5 * player.attack) * (1.4 - 0.6 * note.velocity)
-    level = adsr(samples, rate, note.seconds, slow, 0.2, 0.85, release) * (1 + 0.12 * wander(rng, samples, rate, 5.0))
+    level = adsr(samples, rate, note.seconds, slow, 0.2, 0.85, release) * (
+        1 + 0.12 * wander(rng, samples, rate, 5.0)
+    )
     tone = wavetable(spectra, wave.astype(np.float32), level, rate)
     place = np.cumsum(wave, dtype=np.float64) / rate
-    grain = 0.4 + 0.6 * (1 - (place - np.floor(place)))
+    grain = (0.4 + 0.6 * (1 - (place - np.floor(place)))).astype(np.float32)
     rasp = band_noise(rng, samples, 900, 6000, rate) * grain * (0.35 + np.exp(-time / 0.07))
     raw = level * (tone / np.sqrt(np.mean(tone**2) + 1e-9) + noise * 2.0 ** (0.6 * player.noise) * rasp)
     scale = 2.0 ** (0.12 * player.body)

@@ -1,14 +1,17 @@
-"""Aerophones and the singing voice: one sustained harmonic model whose spectrum, onset, breath and vibrato differ."""
+"""Aerophones and the singing voice: one sustained harmonic model whose spectrum, onset, breath and vibrato
+differ.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tonnetz.synthesis.player import Note, Player
 from tonnetz.synthesis.signal import (
+    Array,
     Signal,
     adsr,
     band_noise,
@@ -16,12 +19,10 @@ from tonnetz.synthesis.signal import (
     hertz,
     ramp,
     seconds_axis,
-    shape_spectrum,
     wander,
     wavetable,
 )
 
-Array = NDArray[np.float64]
 Spectrum = Callable[[Array, Array, float, Player], Array]  # (order, Hz, loudness 0..1, player) -> amplitudes
 
 
@@ -47,9 +48,10 @@ def sustained(
 ) -> Signal:
     """Harmonic tone whose brightness follows its loudness.
 
-    vibrato: (Hz, cents, seconds until it sets in); tremolo: depth of loudness at the same rate; scoop: (cents, seconds) of
-    the approach to the pitch; glide: seconds of a slur; breath: (level, from Hz, to Hz) of the noise; chiff: breath at the
-    attack alone; swell: growth of loudness over the note; jitter: cents of unsteadiness.
+    vibrato: (Hz, cents, seconds until it sets in); tremolo: depth of loudness at the same rate; scoop:
+    (cents, seconds) of the approach to the pitch; glide: seconds of a slur; breath: (level, from Hz, to Hz)
+    of the noise; chiff: breath at the attack alone; swell: growth of loudness over the note; jitter: cents of
+    unsteadiness.
     """
     samples = int((note.seconds + release) * rate)
     time = seconds_axis(samples, rate)
@@ -66,20 +68,28 @@ def sustained(
     level = adsr(samples, rate, note.seconds, quick, 0.1, sustain, release)
     level *= note.velocity * (1 + tremolo * wobble)
     if swell:
-        level *= ramp(samples, rate, [(0.0, 1 - swell), (0.7 * note.seconds, 1.0), (note.seconds, 1 - 0.6 * swell)])
-    order = np.arange(1, int(min(60, 0.44 * rate / (frequency * 2 ** (abs(depth) / 600)))) + 1, dtype=np.float64)
+        level *= ramp(
+            samples, rate, [(0.0, 1 - swell), (0.7 * note.seconds, 1.0), (note.seconds, 1 - 0.6 * swell)]
+        )
+    order = np.arange(
+        1, int(min(60, 0.44 * rate / (frequency * 2 ** (abs(depth) / 600)))) + 1, dtype=np.float64
+    )
     bank = np.stack([spectrum(order, order * frequency, loud, player) for loud in np.linspace(0, 1, levels)])
     bank /= np.sqrt(np.sum(bank**2, axis=1, keepdims=True)) + 1e-9
     wave = (frequency * 2.0 ** (cents / 1200)).astype(np.float32)
     out = level * wavetable(bank, wave, level, rate)
     if breath[0] or chiff:
         air = band_noise(rng, samples, breath[1], breath[2], rate) * 2.0 ** (0.6 * player.noise)
-        out += air * (breath[0] * level + chiff * np.exp(-time / 0.025) * ramp(samples, rate, [(0, 0), (0.004, 1)]))
+        out += air * (
+            breath[0] * level + chiff * np.exp(-time / 0.025) * ramp(samples, rate, [(0, 0), (0.004, 1)])
+        )
     return out.astype(np.float32)
 
 
 def rolled(order: Array, frequency: Array, loud: float, player: Player, *, soft: float, hard: float) -> Array:
-    """Partials that fall by a share which the loudness lifts from `soft` to `hard` (share left one kHz higher)."""
+    """Partials that fall by a share which the loudness lifts from `soft` to `hard` (share left one kHz
+    higher).
+    """
     share = np.clip(soft + (hard - soft) * loud + 0.05 * player.bright, 0.05, 0.97)
     return np.asarray(share ** ((frequency - frequency[0]) / 1000.0))
 
@@ -128,36 +138,42 @@ def recorder(order: Array, frequency: Array, loud: float, player: Player) -> Arr
 
 def organ_pipes(note: Note, player: Player, rng: np.random.Generator, rate: int) -> Signal:
     """Principal ranks at 8', 4', 2 2/3' and 2': each a steady pipe with its own chiff, tuned a hair apart."""
-    out: Signal | None = None
-    for feet, gain in ((0.0, 1.0), (12.0, 0.75), (19.02, 0.4 + 0.2 * player.body), (24.0, 0.5 + 0.2 * player.bright)):
-        pipe = Note(note.pitch + feet + rng.normal(0, 0.02), note.seconds, 0.8)
-        sound = gain * sustained(
-            pipe,
-            Player(detune=player.detune),
-            rng,
-            rate,
-            spectrum=lambda order, frequency, loud, player: 0.5 ** (order - 1) * (order <= 6),
-            attack=0.035,
-            release=0.15,
-            sustain=1.0,
-            breath=(0.02, 800.0, 5000.0),
-            chiff=0.25 * (1 + 0.5 * player.noise),
-            jitter=0.4,
-            levels=1,
-        )
-        out = sound if out is None else out + sound[: len(out)]
-    assert out is not None
-    return 0.5 * out
+    ranks = ((0.0, 1.0), (12.0, 0.75), (19.02, 0.4 + 0.2 * player.body), (24.0, 0.5 + 0.2 * player.bright))
+    pipe = partial(
+        sustained,
+        player=Player(detune=player.detune),
+        rng=rng,
+        rate=rate,
+        spectrum=lambda order, frequency, loud, player: 0.5 ** (order - 1) * (order <= 6),
+        attack=0.035,
+        release=0.15,
+        sustain=1.0,
+        breath=(0.02, 800.0, 5000.0),
+        chiff=0.25 * (1 + 0.5 * player.noise),
+        jitter=0.4,
+        levels=1,
+    )
+    sounds = [
+        gain * pipe(Note(note.pitch + above + rng.normal(0, 0.02), note.seconds, 0.8))
+        for above, gain in ranks
+    ]
+    return np.float32(0.5) * np.sum(sounds, axis=0, dtype=np.float32)
 
 
 def accordion(note: Note, player: Player, rng: np.random.Generator, rate: int) -> Signal:
-    """Musette: three free reeds per note, mistuned so that they beat a few times a second, on trembling bellows."""
+    """Musette: three free reeds per note, mistuned so that they beat a few times a second, on trembling
+    bellows.
+    """
     samples = int((note.seconds + 0.06) * rate)
     time = seconds_axis(samples, rate)
     frequency = hertz(note.pitch + 0.03 * player.detune)
     beat = 4.5 * 2.0 ** (0.35 * player.vibrato_rate)
     order = np.arange(1, int(min(40, 0.44 * rate / frequency)) + 1, dtype=np.float64)
-    reed = order**-0.75 * (1 + 0.5 * (order % 2)) * rolled(order, order * frequency, 1.0, player, soft=0.5, hard=0.75)
+    reed = (
+        order**-0.75
+        * (1 + 0.5 * (order % 2))
+        * rolled(order, order * frequency, 1.0, player, soft=0.5, hard=0.75)
+    )
     reed = (reed / np.sqrt(np.sum(reed**2)))[None]  # (1, K)
     out = np.zeros(samples, dtype=np.float32)
     for offset, gain in ((0.0, 1.0), (beat, 0.85), (-0.93 * beat, 0.5)):
@@ -180,7 +196,8 @@ VOWELS = {
 
 
 def singer(note: Note, player: Player, rng: np.random.Generator, rate: int, *, tract: float) -> Signal:
-    """Sung syllable: glottal pulses through a vowel that turns into another, wide vibrato, sometimes a consonant first.
+    """Sung syllable: glottal pulses through a vowel that turns into another, wide vibrato, sometimes a
+    consonant first.
 
     tract: formants scale with it (1 for a male voice, about 1.17 for a female one; Peterson & Barney 1952).
     """
@@ -210,14 +227,10 @@ def singer(note: Note, player: Player, rng: np.random.Generator, rate: int, *, t
     tone = wavetable(bank, (frequency * 2.0 ** (cents / 1200)).astype(np.float32), turn, rate)
     tone /= np.sqrt(np.mean(tone**2) + 1e-9)
     envelope = adsr(samples, rate, note.seconds, 0.06 * 2 ** (0.5 * player.attack), 0.15, 0.85, release)
-    breath = band_noise(rng, samples, 1500, 6000, rate) * 0.03 * 2 ** player.noise
+    breath = band_noise(rng, samples, 1500, 6000, rate) * 0.03 * 2**player.noise
     out = envelope * (tone + breath)
     if note.previous is None and rng.random() < 0.5:
-        hiss = band_noise(rng, samples, *rng.choice([(3500, 7000), (1800, 4500)]), rate)
+        low, high = ((3500.0, 7000.0), (1800.0, 4500.0))[rng.integers(2)]
+        hiss = band_noise(rng, samples, low, high, rate)
         out += 0.35 * hiss * ramp(samples, rate, [(0, 0), (0.015, 1), (0.05, 0.8), (0.08, 0)])
     return (note.velocity * out).astype(np.float32)
-
-
-def shaped(signal: Signal, peaks: list[tuple[float, float, float]], rate: int) -> Signal:
-    """Fixed resonances (centre Hz, gain, bandwidth Hz) on a sound, (N,)."""
-    return shape_spectrum(signal, lambda f: formants(f, peaks, 0.1), rate)

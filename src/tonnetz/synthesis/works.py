@@ -1,7 +1,8 @@
 """Works and their versions: melodies made from a number, and the many ways in which they can be played again.
 
-A work is a tune in relative pitches: motifs make phrases, phrases make sections, sections make a form. A version keeps the
-tune and changes the key, tempo, instrument, ornaments, structure, the place where it starts, and who accompanies it.
+A work is a tune in relative pitches: motifs make phrases, phrases make sections, sections make a form. A
+version keeps the tune and changes the key, tempo, instrument, ornaments, structure, the place where it
+starts, and who accompanies it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ SCALES = {
 FORMS = ("ABAC", "AABA", "ABCB", "ABAB", "AABC", "ABCA")
 RHYTHMS: dict[int, tuple[tuple[float, ...], ...]] = {  # beats of one bar
     3: ((1, 1, 1), (2, 1), (1.5, 0.5, 1), (1, 0.5, 0.5, 1), (0.5, 0.5, 0.5, 0.5, 1), (1, 2), (0.5, 0.5, 2)),
-    4: ((1, 1, 1, 1), (2, 1, 1), (1.5, 0.5, 2), (1, 0.5, 0.5, 2), (0.5, 0.5, 1, 1, 1), (1, 1, 2), (1.5, 0.5, 1, 1)),
+    4: (
+        (1, 1, 1, 1),
+        (2, 1, 1),
+        (1.5, 0.5, 2),
+        (1, 0.5, 0.5, 2),
+        (0.5, 0.5, 1, 1, 1),
+        (1, 1, 2),
+        (1.5, 0.5, 1, 1),
+    ),
 }
 LEADS = (
     "violin",
@@ -44,7 +53,15 @@ LEADS = (
     "recorder",
     "mandolin",
 )
-CHORD_PLAYERS = ("acoustic_guitar", "piano", "electric_piano", "electronic_organ", "accordion", "harp", "pipe_organ")
+CHORD_PLAYERS = (
+    "acoustic_guitar",
+    "piano",
+    "electric_piano",
+    "electronic_organ",
+    "accordion",
+    "harp",
+    "pipe_organ",
+)
 DRUMS = ("kick_drum", "snare_drum", "shaker", "tambourine", "cymbal")
 
 Tune = list[tuple[float, float, int]]  # onset beat, beats, semitones above the tonic
@@ -52,7 +69,9 @@ Tune = list[tuple[float, float, int]]  # onset beat, beats, semitones above the 
 
 @dataclass(frozen=True)
 class Work:
-    """A tune without key and tempo: `sections` by letter, their order `form`, a chord (its root, semitones) for every bar."""
+    """A tune without key and tempo: `sections` by letter, their order `form`, a chord (its root, semitones)
+    for every bar.
+    """
 
     meter: int
     tempo: float
@@ -102,7 +121,10 @@ def _section(
     degree = int(rng.integers(0, 6))
     for bar, (rhythm, root) in enumerate(zip(pattern, roots, strict=True)):
         # the strong beat falls on a note of the bar's chord
-        degree = min((root + third + 7 * octave for third in (0, 2, 4) for octave in (-1, 0, 1)), key=lambda d: abs(d - degree))
+        degree = min(
+            (root + third + 7 * octave for third in (0, 2, 4) for octave in (-1, 0, 1)),
+            key=lambda d: abs(d - degree),
+        )
         start = float(bar * meter)
         for number, beats in enumerate(rhythm):
             if number:
@@ -130,11 +152,17 @@ class Version:
 
 
 def version(number: int, index: int, seed: int = 0) -> Version:
-    """Version `index` of work `number`. Version 0 is the plain one: original key and tempo, complete, unadorned."""
+    """Version `index` of work `number`. Version 0 is the plain one: original key and tempo, complete,
+    unadorned.
+    """
     song = work(number, seed)
     rng = np.random.default_rng([seed, key("version"), number, index])
     instrument = str(rng.choice(LEADS))
-    chords = str(rng.choice([name for name in CHORD_PLAYERS if name != instrument])) if rng.random() < 0.7 else None
+    chords = (
+        str(rng.choice([name for name in CHORD_PLAYERS if name != instrument]))
+        if rng.random() < 0.7
+        else None
+    )
     drums = tuple(str(name) for name in rng.choice(DRUMS, 2, replace=False)) if rng.random() < 0.4 else ()
     who = int(rng.integers(20))
     if index == 0:
@@ -174,8 +202,10 @@ def _tonic(song: Work, how: Version) -> int:
     return tonic + 12 * round((min(max(middle, 52), 72) - tonic) / 12)
 
 
-def adorned(events: list[Event], scale: tuple[int, ...], tonic: int, amount: float, rng: np.random.Generator) -> list[Event]:
-    """The melody with grace notes and turns on a share `amount` of its longer notes, and a player's dynamics."""
+def adorned(
+    events: list[Event], scale: tuple[int, ...], tonic: int, amount: float, rng: np.random.Generator
+) -> list[Event]:
+    """The melody with ornaments on a share `amount` of its longer notes, and with a player's dynamics."""
     out: list[Event] = []
     for onset, offset, pitch, velocity in events:
         velocity = float(np.clip(velocity * rng.uniform(0.8, 1.2), 0.2, 1.0))
@@ -189,7 +219,10 @@ def adorned(events: list[Event], scale: tuple[int, ...], tonic: int, amount: flo
             out += [(onset, onset + 0.07, upper, 0.8 * velocity), (onset + 0.07, offset, pitch, velocity)]
         else:
             edges = [onset, onset + 0.08, onset + 0.16, offset]
-            out += [(a, b, p, velocity) for a, b, p in zip(edges, edges[1:], (pitch, upper, pitch), strict=True)]
+            out += [
+                (a, b, p, velocity)
+                for a, b, p in zip(edges[:-1], edges[1:], (pitch, upper, pitch), strict=True)
+            ]
     return out
 
 
@@ -222,11 +255,15 @@ def beats(song: Work, how: Version, seconds: float, place: int) -> list[Event]:
 
 
 def version_score(number: int, index: int, *, seconds: float, seed: int = 0) -> tuple[Score, list[Event]]:
-    """Score of version `index` of work `number`, and its plain melody, which all versions share up to key and tempo."""
+    """Score of version `index` of work `number`, and its plain melody, which all versions share up to key and
+    tempo.
+    """
     song, how = work(number, seed), version(number, index, seed)
     rng = np.random.default_rng([seed, key("score"), number, index])
     plain = melody(song, how, seconds)
-    parts = [Part(how.instrument, how.who, tuple(adorned(plain, song.scale, _tonic(song, how), how.ornament, rng)))]
+    parts = [
+        Part(how.instrument, how.who, tuple(adorned(plain, song.scale, _tonic(song, how), how.ornament, rng)))
+    ]
     if how.chords is not None:
         chords = accompaniment(song, how, seconds, rng)
         parts.append(Part(how.chords, how.who, tuple(chords), gain=float(rng.uniform(-14, -5))))

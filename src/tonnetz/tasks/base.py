@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -80,9 +82,10 @@ class Task(L.LightningModule):
         """One optimizer with no decay on vectors; the schedule moves every step (plateau: every validation)."""
         decay = float(getattr(self.optimizer, "keywords", {}).get("weight_decay", 0.0))
         optimizer = self.optimizer(parameter_groups(self, decay))
-        scheduler = self.schedule(optimizer, steps=int(self.trainer.estimated_stepping_batches))
+        steps = total_steps(self.trainer)
+        direction = {"mode": self.mode} if "mode" in inspect.signature(self.schedule).parameters else {}
+        scheduler = self.schedule(optimizer, steps=steps, **direction)
         if isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.mode = self.mode
             config = {"scheduler": scheduler, "interval": "epoch", "monitor": self.monitor}
         else:
             config = {"scheduler": scheduler, "interval": "step"}
@@ -91,3 +94,19 @@ class Task(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the checkpoint describe itself."""
         checkpoint["tonnetz"] = self.payload
+
+
+def total_steps(trainer: L.Trainer) -> int:
+    """Optimizer steps of the whole run.
+
+    Lightning's own estimate would start the loader before a checkpoint's place in the epoch is restored.
+    """
+    batches = trainer.datamodule.steps  # type: ignore[attr-defined]
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    if trainer.fast_dev_run:
+        batches = int(trainer.fast_dev_run)
+    steps = math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
+    if trainer.max_steps == -1:
+        return steps
+    return trainer.max_steps if trainer.max_epochs in (None, -1) else min(trainer.max_steps, steps)

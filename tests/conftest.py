@@ -1,0 +1,109 @@
+"""Fixtures for all tests: a tiny corpus made on the spot, and the command line run in process."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = Path(__file__).resolve().parents[1]
+RATE = 16000
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the learning checks that train for a while")
+
+
+def pytest_collection_modifyitems(config, items):
+    real = os.environ.get("TONNETZ_REAL_DATA")
+    for item in items:
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="a learning check: run with --slow"))
+        if "real" in item.keywords and not (real and Path(real).is_dir()):
+            item.add_marker(pytest.mark.skip(reason="set TONNETZ_REAL_DATA to a folder of real audio"))
+
+
+def tone(kind, seed, seconds=1.2):
+    """One second or so of a class that is easy to tell: a low buzz, a high sine, or noise bursts."""
+    random = np.random.default_rng(seed)
+    t = np.arange(int(seconds * RATE)) / RATE
+    pitch = 110 * 2 ** random.uniform(0, 1)
+    sound = {
+        "buzz": sum(np.sin(2 * np.pi * pitch * k * t) / k for k in range(1, 12)),
+        "sine": np.sin(2 * np.pi * 8 * pitch * t),
+        "noise": random.standard_normal(len(t)) * (np.sin(2 * np.pi * 6 * t) > 0),
+    }[kind]
+    sound = sound / np.abs(sound).max() * random.uniform(0.2, 0.9)
+    return (sound + 0.003 * random.standard_normal(len(t))).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A folder with three classes of ten wav files each; lengths differ, some are longer than a window."""
+    root = tmp_path_factory.mktemp("corpus")
+    for number, kind in enumerate(("buzz", "noise", "sine")):
+        (root / kind).mkdir()
+        for i in range(10):
+            sound = tone(kind, 100 * number + i, seconds=0.6 + 0.25 * (i % 5))
+            soundfile.write(root / kind / f"{i}.wav", sound, RATE)
+    return root
+
+
+SMALL = [
+    "model=tiny",
+    "pooling=mean",
+    "augment=none",
+    "trainer=cpu",
+    "trainer.max_epochs=2",
+    "task.plan.seconds=0.5",
+    "task.plan.steps=3",
+    "data.batch_size=8",
+    "data.workers=0",
+    "job.baseline=false",
+    "job.figures=false",
+]
+
+
+class Result:
+    """What a command left: exit status, printed text, run folder."""
+
+    def __init__(self, status, out, err, folder):
+        self.status, self.out, self.err, self.folder = status, out, err, folder
+
+    def json(self, name):
+        return json.loads((self.folder / name).read_text())
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capfd):
+    """Run ``tonnetz ARGS`` in this process; data and outputs go to a temporary folder."""
+    from tonnetz import cli as module
+    from tonnetz import sweep
+
+    def call(*words, run="run"):
+        paths = [f"paths.data={tmp_path / 'data'}", f"paths.outputs={tmp_path / 'outputs'}", f"run={run}"]
+        monkeypatch.setattr(sys, "argv", ["tonnetz", *words, *paths])
+        sweep.failures.clear()
+        capfd.readouterr()
+        status = 0
+        try:
+            module.main()
+        except SystemExit as end:
+            status = end.code or 0
+        out, err = capfd.readouterr()
+        return Result(status, out, err, tmp_path / "outputs" / run)
+
+    return call
+
+
+@pytest.fixture
+def fit(cli, corpus):
+    """Fit the tiny classifier on the tiny corpus, with overrides."""
+
+    def call(*words, run="run"):
+        return cli("data=folder", f"data.root={corpus}", *SMALL, *words, run=run)
+
+    return call

@@ -1,0 +1,69 @@
+"""job=fit end to end: what it leaves, resuming, checkpoints that describe themselves."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from tonnetz.checkpoint import load_checkpoint
+
+
+def history(folder, column):
+    with (folder / "metrics.csv").open() as file:
+        return [(int(row["step"]), float(row[column])) for row in csv.DictReader(file) if row[column]]
+
+
+def test_fit_leaves_everything_behind(fit):
+    done = fit("job.figures=true", "job.baseline=true")
+    assert done.status == 0, done.err
+    folder = done.folder
+    for name in ("best.ckpt", "last.ckpt"):
+        assert load_checkpoint(folder / "checkpoints" / name)["tonnetz"]["spec"]["classes"] == ["buzz", "noise", "sine"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics) >= {"test", "baseline", "classes", "valid/macro_f1"}
+    assert 0 <= metrics["test"]["macro_f1"] <= 1
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["status"] == "completed"
+    assert manifest["config"]["task"]["plan"]["seconds"] == 0.5
+    assert manifest["data"]["fingerprint"]
+    assert manifest["versions"]["torch"] == torch.__version__.split("+")[0] or "+" in manifest["versions"]["torch"]
+    assert [step for step, _ in history(folder, "valid/macro_f1")] == [3, 6]
+    pictures = {path.stem for path in (folder / "figures").glob("*.png")}
+    assert pictures >= {"curves", "input_augmentation", "test_classes", "test_confusion", "test_roc", "valid_classes"}
+    assert list(folder.glob("events.out.tfevents.*"))
+    assert "MFCC + logistic regression" in done.out
+
+
+def test_a_named_run_resumes_where_it_stopped(fit):
+    unbroken = fit("trainer.max_epochs=4", "task.dropout=0.3", run="unbroken")
+    fit("trainer.max_epochs=2", "task.dropout=0.3", "schedule=constant", run="broken")
+    first = history(fit("trainer.max_epochs=4", "task.dropout=0.3", "schedule=constant", run="straight").folder, "valid/loss")
+    resumed = fit("trainer.max_epochs=4", "task.dropout=0.3", "schedule=constant", run="broken")
+    assert history(resumed.folder, "valid/loss") == first
+    assert unbroken.status == 0
+
+
+def test_resuming_with_another_model_is_refused(fit):
+    fit(run="same")
+    again = fit("model.dim=24", run="same")
+    assert again.status == 2
+    assert "model: dim" in again.err
+    assert again.err.count("\n") == 1
+
+
+def test_results_do_not_depend_on_workers(fit):
+    alone = fit("augment=basic", run="alone")
+    helped = fit("augment=basic", "data.workers=2", run="helped")
+    assert history(alone.folder, "valid/loss") == history(helped.folder, "valid/loss")
+
+
+def test_stored_features_train_too(fit):
+    done = fit("task.plan.source=features")
+    assert done.status == 0, done.err
+    assert done.json("manifest.json")["metrics"]["test/macro_f1"] >= 0
+
+
+@pytest.mark.parametrize("loss", ["bce", "bce_pos_weight", "ce", "focal", "asymmetric_focal"])
+def test_every_loss_fits(fit, loss):
+    assert fit(f"loss={loss}", "trainer.max_epochs=1").status == 0
