@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -65,16 +67,19 @@ class Interrupt(L.Callback):
     Lightning itself would exit the process at the first one.
     """
 
-    def __init__(self, last: Path) -> None:
-        self.last = last
+    def __init__(self, last: Path, abandon: Callable[[], None]) -> None:
+        self.last, self.abandon = last, abandon
         self.moment = last.with_name("interrupted.ckpt")  # the end of this broken epoch must not overwrite it
         self.presses = 0
         self._previous: Any = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.presses += 1
-        if self.presses > 1:
-            raise KeyboardInterrupt
+        if self.presses > 1:  # an exception could be swallowed where this lands, in a destructor for one
+            self.abandon()
+            for child in multiprocessing.active_children():
+                child.kill()
+            os._exit(130)
         print("\nstopping after this batch, then testing; press Ctrl-C again to stop now", file=sys.stderr)
 
     def __enter__(self) -> Interrupt:
@@ -83,6 +88,9 @@ class Interrupt(L.Callback):
 
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGINT, self._previous)
+
+    def keep(self) -> None:
+        """Let a later run go on from the batch at which this one was interrupted."""
         if self.moment.exists() and not int(os.environ.get("LOCAL_RANK", 0)):
             os.replace(self.moment, self.last)
 

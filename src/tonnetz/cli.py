@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +34,25 @@ def app(cfg: DictConfig) -> float | None:
     from tonnetz.manifest import record
 
     folder = Path(HydraConfig.get().runtime.output_dir)
-    job = get_method(cfg.job._target_)
-    if HydraConfig.get().mode == RunMode.RUN:
-        with record(cfg, folder) as run:
-            return job(cfg, run)
-    _check_sweep(cfg)
+    swept = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
+        if swept:
+            _check_sweep(cfg)
         with record(cfg, folder) as run:
-            return job(cfg, run)
+            return get_method(cfg.job._target_)(cfg, run)  # type: ignore[no-any-return]
     except Exception as error:
         if not isinstance(error, UserError):
-            import traceback
-
+            if not swept:
+                raise
             traceback.print_exc()
+        elif not swept:
+            _mistakes.append(error)  # raised from here it would pass through Hydra, which adds lines of its own
+            return None
         print(f"job {HydraConfig.get().job.num} failed: {one_line(error)}", file=sys.stderr)
         return float("nan")
+
+
+_mistakes: list[UserError] = []
 
 
 def _check_sweep(cfg: DictConfig) -> None:
@@ -61,7 +66,10 @@ def main() -> None:
     """Entry point of `python src/main.py` and of the `tonnetz` script."""
     os.environ.setdefault("TONNETZ_ROOT", str(repository() or Path.cwd()))
     try:
+        _mistakes.clear()
         app()
+        if _mistakes:
+            raise _mistakes[0]
     except UserError as error:
         _exit(str(error))
     except ConfigCompositionException as error:

@@ -28,39 +28,44 @@ class Run:
     """A run's folder and the facts that its job adds to the manifest (metrics, data fingerprint, durations)."""
 
     folder: Path
+    head: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)
     status: str = "completed"
+    begin: float = field(default_factory=time.time)
+
+    def write(self, status: str, reason: str | None = None) -> None:
+        """Write the manifest as things stand."""
+        end = {"status": status, "seconds": round(time.time() - self.begin, 3), **self.facts}
+        write_manifest(self.folder, {**self.head, **end, **({"reason": reason} if reason else {})})
 
 
 @contextmanager
 def record(cfg: DictConfig, folder: Path) -> Iterator[Run]:
     """Keep `folder/manifest.json` true: running, then completed, interrupted, diverged or failed with its reason."""
-    run = Run(folder)
-    start = time.time()
-    head = {
+    run = Run(folder, _head(cfg, folder))
+    run.write("running")
+    try:
+        yield run
+    except (KeyboardInterrupt, SystemExit):
+        run.write("interrupted")
+        raise
+    except BaseException as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        run.write("diverged" if type(error).__name__ == "Diverged" else "failed", reason)
+        raise
+    run.write(run.status)
+
+
+def _head(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    return {
         "name": folder.name,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "config": OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False),
         "git": git_state(),
         "versions": versions(),
         "host": {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()},
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(start)),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    write_manifest(folder, {**head, "status": "running"})
-    status, reason = "failed", None
-    try:
-        yield run
-        status = run.status
-    except KeyboardInterrupt:
-        status = "interrupted"
-        raise
-    except BaseException as error:
-        status = "diverged" if type(error).__name__ == "Diverged" else "failed"
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise
-    finally:
-        end = {"status": status, "seconds": round(time.time() - start, 3), **run.facts}
-        write_manifest(folder, {**head, **end, **({"reason": reason} if reason else {})})
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:

@@ -83,6 +83,7 @@ def test_two_ctrl_c_stop_now(corpus, tmp_path):
     process = start(command(corpus, tmp_path, "hasty", "trainer.max_epochs=500", "data.workers=1"))
     wait_for((tmp_path / "outputs/hasty/checkpoints/best.ckpt").exists, process)
     process.send_signal(signal.SIGINT)
+    time.sleep(0.05)  # two signals at once would be delivered as one
     process.send_signal(signal.SIGINT)
     begin = time.time()
     out, err = process.communicate(timeout=60)

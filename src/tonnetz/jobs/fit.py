@@ -38,7 +38,7 @@ def run(cfg: DictConfig, run: Run) -> float:
     history = History(run.folder / "metrics.csv")
     names = {s: experiment.data.split(s)["id"].to_list() for s in ("valid", "test")}
     dashboard = Dashboard(run.folder, history, names)
-    interrupt = Interrupt(last)
+    interrupt = Interrupt(last, lambda: run.write("interrupted"))
     callbacks = [history, interrupt, *_checkpoints(cfg, experiment, run.folder / "checkpoints")]
     callbacks += [dashboard] if cfg.job.figures else []
     logger = TensorBoardLogger(run.folder, name="", version="")
@@ -47,20 +47,13 @@ def run(cfg: DictConfig, run: Run) -> float:
     )
     parameters = sum(p.numel() for p in experiment.task.parameters())
     print(f"{parameters:,} parameters; run folder {run.folder}")
-    start = time.time()
-    _fit(trainer, experiment, interrupt, resume)
-    run.facts["fit_seconds"] = round(time.time() - start, 3)
-    if interrupt.presses:
-        run.status = "interrupted"
-    return _finish(cfg, run, trainer, experiment, dashboard)
-
-
-def _fit(trainer: Any, experiment: Experiment, interrupt: Interrupt, resume: Path | None) -> None:
     with interrupt:
-        try:
-            trainer.fit(experiment.task, experiment.data, ckpt_path=resume, weights_only=True)
-        except SystemExit:  # Lightning's answer to KeyboardInterrupt
-            raise KeyboardInterrupt from None
+        start = time.time()
+        trainer.fit(experiment.task, experiment.data, ckpt_path=resume, weights_only=True)
+        interrupt.keep()
+        run.facts["fit_seconds"] = round(time.time() - start, 3)
+        run.status = "interrupted" if interrupt.presses else "completed"
+        return _finish(cfg, run, trainer, experiment, dashboard)
 
 
 def _check_resume(cfg: DictConfig, last: Path) -> None:

@@ -19,10 +19,8 @@ def electric_piano(note: Note, player: Player, rng: np.random.Generator, rate: i
     )
     body = np.sin(turn + index * np.sin(turn)) * np.exp(-time / (1.3 * 2 ** (0.4 * player.decay)))
     ratio = min(14.0, np.floor(0.4 * rate / hertz(note.pitch)))
-    bell = np.sin(ratio * turn) * np.exp(-time / 0.16) * 0.28 * 2 ** (0.6 * player.noise)
-    shake = 1 - 0.35 * (
-        0.5 + 0.5 * np.sin(2 * np.pi * (4.2 + player.vibrato_rate) * time + rng.uniform(0, 6))
-    )
+    bell = np.sin(ratio * turn) * np.exp(-time / 0.16) * 0.4 * 2 ** (0.6 * player.noise)
+    shake = 1 - 0.1 * (0.5 + 0.5 * np.sin(2 * np.pi * (4.2 + player.vibrato_rate) * time + rng.uniform(0, 6)))
     fade = ramp(samples, rate, [(0, 0), (0.002, 1), (note.seconds, 1), (note.seconds + release, 0)])
     return (note.velocity * (body + bell) * shake * fade).astype(np.float32)
 

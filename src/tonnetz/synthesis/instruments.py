@@ -58,11 +58,11 @@ def _orchestra() -> list[Instrument]:
     )
     sustained = winds.sustained
     return [
-        Instrument("acoustic_guitar", guitar, 40, 76, CHORDAL),
+        Instrument("acoustic_guitar", guitar, 45, 79, CHORDAL),
         Instrument("banjo", strings.banjo, 50, 81, {"phrase": 1.0, "arpeggio": 2.0, "long": 0.4}),
         Instrument("mandolin", strings.mandolin, 55, 86, {"long": 1.0, "phrase": 2.0}),
         Instrument("harp", harp, 36, 91, {"arpeggio": 2.0, "long": 0.5, "chord": 0.7}),
-        Instrument("electric_bass", bass, 28, 52, {"long": 0.5, "phrase": 2.0, "staccato": 0.7}),
+        Instrument("electric_bass", bass, 28, 48, {"long": 0.5, "phrase": 2.0, "staccato": 0.7}),
         Instrument(
             "distorted_electric_guitar",
             strings.distorted_guitar,
@@ -82,15 +82,15 @@ def _orchestra() -> list[Instrument]:
         Instrument(
             "cello",
             partial(strings.bowed, body=CELLO, depth=36.0, attack=0.12, noise=0.14, speed=5.0),
-            38,
-            64,
+            41,
+            67,
             BOWED,
         ),
         Instrument(
             "double_bass",
             partial(strings.bowed, body=BASS, depth=10.0, attack=0.2, noise=0.3, speed=4.5, cut=1800.0),
             28,
-            52,
+            47,
             BOWED,
         ),
         Instrument(
@@ -98,7 +98,7 @@ def _orchestra() -> list[Instrument]:
         ),
         Instrument(
             "oboe",
-            partial(sustained, spectrum=oboe, attack=0.03, jitter=1.0),
+            partial(sustained, spectrum=oboe, attack=0.03, vibrato=(6.3, 4.0, 0.05), tremolo=0.3, jitter=1.0),
             58,
             88,
             BLOWN,
@@ -136,9 +136,9 @@ def _orchestra() -> list[Instrument]:
                 scoop=(-35.0, 0.015),
                 jitter=2.0,
             ),
-            55,
-            82,
-            BLOWN,
+            60,
+            84,
+            {"long": 1.0, "legato": 1.0, "staccato": 1.0, "repeat": 0.7},
         ),
         Instrument(
             "trombone",
@@ -151,9 +151,9 @@ def _orchestra() -> list[Instrument]:
                 scoop=(-180.0, 0.07),
                 glide=0.2,
             ),
-            40,
-            70,
-            BLOWN,
+            38,
+            62,
+            {"long": 1.0, "legato": 2.5, "staccato": 0.4},
         ),
         Instrument(
             "french_horn",

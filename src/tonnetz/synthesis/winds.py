@@ -157,7 +157,7 @@ def organ_pipes(note: Note, player: Player, rng: np.random.Generator, rate: int)
         gain * pipe(Note(note.pitch + above + rng.normal(0, 0.02), note.seconds, 0.8))
         for above, gain in ranks
     ]
-    return np.float32(0.5) * np.sum(sounds, axis=0, dtype=np.float32)
+    return np.asarray(0.5 * np.sum(sounds, axis=0), dtype=np.float32)
 
 
 def accordion(note: Note, player: Player, rng: np.random.Generator, rate: int) -> Signal:
@@ -229,7 +229,7 @@ def singer(note: Note, player: Player, rng: np.random.Generator, rate: int, *, t
     envelope = adsr(samples, rate, note.seconds, 0.06 * 2 ** (0.5 * player.attack), 0.15, 0.85, release)
     breath = band_noise(rng, samples, 1500, 6000, rate) * 0.03 * 2**player.noise
     out = envelope * (tone + breath)
-    if note.previous is None and rng.random() < 0.5:
+    if note.previous is None and rng.random() < 0.75:
         low, high = ((3500.0, 7000.0), (1800.0, 4500.0))[rng.integers(2)]
         hiss = band_noise(rng, samples, low, high, rate)
         out += 0.35 * hiss * ramp(samples, rate, [(0, 0), (0.015, 1), (0.05, 0.8), (0.08, 0)])
