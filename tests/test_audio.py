@@ -170,9 +170,30 @@ def test_write_and_read_pcm(tmp_path):
     assert soundfile.info(path).subtype == "PCM_16"
     assert [p.name for p in path.parent.iterdir()] == ["x.wav"]
     np.testing.assert_allclose(audio.read(path)[0], signal.clip(-1, 1), atol=2**-14)
-    np.testing.assert_allclose(audio.read_pcm(path, 400, 50), signal[400:450], atol=2**-14)
-    assert len(audio.read_pcm(path, 990, 50)) == 11
-    assert len(audio.read_pcm(path, 5000, 50)) == 0
+    header = audio.pcm_header(path, 8000)
+    np.testing.assert_allclose(audio.read_prepared(path, header, 400, 50), signal[400:450], atol=2**-14)
+    np.testing.assert_allclose(audio.read_prepared(path, header, 400, 50, peak=0.5), 2 * signal[400:450], atol=2**-13)
+    out = np.zeros(50, "<i2")
+    assert audio.read_pcm(path, header, 990, out) == 11
+    assert audio.read_pcm(path, header, 5000, out) == 0
+
+
+@pytest.mark.parametrize(("rate", "channels", "subtype"), [(8000, 1, "PCM_24"), (8000, 2, "PCM_16"), (8000, 1, "FLOAT")])
+def test_other_wav_files_are_not_read_in_place(tmp_path, rate, channels, subtype):
+    soundfile.write(tmp_path / "x.wav", np.zeros((100, channels)), rate, subtype=subtype)
+    assert audio.pcm_header(tmp_path / "x.wav", 8000) is None
+
+
+def test_header_with_extra_chunks(tmp_path):
+    signal = np.arange(100, dtype="<i2")
+    soundfile.write(tmp_path / "x.wav", signal, 8000, subtype="PCM_16")
+    plain = (tmp_path / "x.wav").read_bytes()
+    extra = b"LIST" + (5).to_bytes(4, "little") + b"hello\0"  # an odd chunk is padded to an even length
+    (tmp_path / "y.wav").write_bytes(plain[:36] + extra + plain[36:])
+    header = audio.pcm_header(tmp_path / "y.wav", 8000)
+    assert header == 44 + len(extra)
+    np.testing.assert_array_equal(audio.read_prepared(tmp_path / "y.wav", header, 0, 100) * 32768, signal)
+    assert audio.pcm_header(tmp_path / "y.wav", 16000) is None
 
 
 @pytest.mark.parametrize(

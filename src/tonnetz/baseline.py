@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from tonnetz.audio import read_pcm
+from tonnetz.audio import read_prepared
 from tonnetz.data import AudioData
 from tonnetz.frontend import MFCC
 from tonnetz.metrics.classification import score
@@ -20,15 +20,15 @@ def mfcc_statistics(frame: pl.DataFrame, sample_rate: int) -> np.ndarray:
     """Mean and standard deviation over time of 20 MFCCs of each whole track, (tracks, 40)."""
     frontend = MFCC(sample_rate=sample_rate)
 
-    def statistics(track: tuple[str, int, int, float]) -> np.ndarray:
-        path, first, samples, peak = track
-        audio = torch.from_numpy(read_pcm(path, first, samples) / np.float32(peak))
+    def statistics(place: tuple[str, int, int, int, float]) -> np.ndarray:
+        audio = torch.from_numpy(read_prepared(*place))
         with torch.inference_mode():
             mfcc = frontend(audio[None, None])[0, 0]  # (20, T)
         return torch.cat([mfcc.mean(1), mfcc.std(1, correction=0)]).numpy()  # (40,)
 
     with ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(statistics, frame.select("audio", "first", "samples", "peak").iter_rows())))
+        places = frame.select("audio", "header", "first", "samples", "peak").iter_rows()
+        return np.stack(list(pool.map(statistics, places)))
 
 
 def mfcc_baseline(data: AudioData, split: str = "test") -> dict[str, float]:

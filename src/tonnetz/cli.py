@@ -32,7 +32,9 @@ def app(cfg: DictConfig) -> float | None:
     from hydra.utils import get_method
 
     from tonnetz.manifest import record
+    from tonnetz.memory import keep_freed_memory
 
+    keep_freed_memory()
     folder = Path(HydraConfig.get().runtime.output_dir)
     swept = HydraConfig.get().mode == RunMode.MULTIRUN
     try:

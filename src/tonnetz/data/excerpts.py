@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ import polars as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from tonnetz.audio import fit_length, read_pcm, window_starts
-from tonnetz.data.plan import Plan
+from tonnetz.audio import read_pcm, window_starts
+from tonnetz.data.plan import Plan, chances
 from tonnetz.store import FeatureStore
 
 Batch = dict[str, torch.Tensor]
@@ -23,10 +24,11 @@ class Tracks:
 
     def __init__(self, frame: pl.DataFrame, labels: np.ndarray, normalize: bool = True) -> None:
         self.paths = np.array(frame["audio"].to_list(), dtype=np.bytes_)  # (rows,)
+        self.header = frame["header"].to_numpy()  # (rows,) bytes before the samples
         self.first = frame["first"].to_numpy()  # (rows,) samples into the prepared file
         self.samples = frame["samples"].to_numpy()  # (rows,)
-        peak = frame["peak"].to_numpy()
-        self.gain = np.float32(1) / peak.astype(np.float32) if normalize else np.ones(len(peak), np.float32)
+        peak = frame["peak"].to_numpy() if normalize else np.ones(frame.height)
+        self.gain = (1 / (32768 * peak)).astype(np.float32)  # (rows,) from int16 to audio
         self.labels = torch.from_numpy(labels)  # (rows, K)
 
     def __len__(self) -> int:
@@ -43,21 +45,26 @@ class _Reader(Dataset[Batch]):
     def read(self, rows: np.ndarray, starts: np.ndarray) -> Batch:
         """Return a batch of the excerpts; `rows` (B,), `starts` (B,) in samples."""
         values = self._features(rows, starts) if self.store else self._audio(rows, starts)
+        row = torch.from_numpy(rows)
         return {
             **values,
-            "row": torch.from_numpy(rows),
+            "row": row,
             "start": torch.from_numpy(starts / self.sample_rate),
-            "label": self.tracks.labels[torch.from_numpy(rows)],
+            "label": self.tracks.labels[row],
         }
 
     def _audio(self, rows: np.ndarray, starts: np.ndarray) -> Batch:
-        tracks, plan = self.tracks, self.plan
+        tracks, repeat = self.tracks, self.plan.pad == "repeat"
         lengths = np.minimum(tracks.samples[rows] - starts, self.window)  # (B,)
         audio = np.zeros((len(rows), 1, self.window), np.float32)  # (B, 1, N)
-        for i, (row, start, length) in enumerate(zip(rows, starts, lengths, strict=True)):
-            excerpt = read_pcm(tracks.paths[row].decode(), tracks.first[row] + start, length)
-            audio[i, 0] = fit_length(excerpt, self.window, plan.pad) * tracks.gain[row]
-        if plan.pad == "repeat":
+        pcm = np.zeros(self.window, "<i2")
+        first = tracks.first[rows] + starts
+        for out, row, begin, length in zip(audio[:, 0], rows, first, lengths, strict=True):
+            read_pcm(tracks.paths[row], tracks.header[row], begin, pcm[:length])
+            np.multiply(pcm[:length], tracks.gain[row], out=out[:length])
+            if repeat:
+                out[:] = np.resize(out[:length], self.window)
+        if repeat:
             lengths = np.full_like(lengths, self.window)
         return {"audio": torch.from_numpy(audio), "lengths": torch.from_numpy(lengths)}
 
@@ -80,8 +87,8 @@ class TrainExcerpts(_Reader):
         return len(self.tracks)
 
     def __getitems__(self, indices: Sequence[tuple[int, int]]) -> Batch:
-        rows = np.array([row for _, row in indices])
-        chance = np.array([np.random.default_rng([self.seed, position]).random() for position, _ in indices])
+        positions, rows = np.array(indices).T
+        chance = chances(self.seed, positions)
         room = np.maximum(self.tracks.samples[rows] - self.window, 0)
         return self.read(rows, (chance * (room + 1)).astype(np.int64))
 
@@ -104,32 +111,55 @@ class Windows(_Reader):
         return self.read(self.rows[chosen], self.starts[chosen])
 
 
-def whole(batch: Batch) -> Batch:
-    """Collate function: the datasets return whole batches already."""
-    return batch
+class Loader(DataLoader[Batch]):
+    """Reads batches ahead in threads, and remembers its place in the epoch for the checkpoint.
 
+    Reading prepared audio is one system call an excerpt, which releases Python's lock; processes would only add the
+    cost of sending every batch. Lightning sees a DataLoader.
+    """
 
-def ignore_interrupt(worker: int) -> None:
-    """Workers leave Ctrl-C to the main process, which lets them finish the batch."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-class ResumableLoader(DataLoader[Batch]):
-    """A DataLoader whose place in the epoch is saved with the checkpoint (Lightning asks for `state_dict`)."""
-
-    _yielded = 0
+    def __init__(self, dataset: Any, batch_sampler: Any, threads: int) -> None:
+        super().__init__(dataset, batch_sampler=batch_sampler, collate_fn=_whole)
+        self.threads = threads
+        self._yielded = 0
 
     def __iter__(self) -> Any:
-        sampler = self.batch_sampler
-        self._yielded = getattr(sampler, "skip", 0)
-        for batch in super().__iter__():
+        self._yielded = getattr(self.batch_sampler, "skip", 0)
+        for batch in ahead(self._read, iter(self.batch_sampler), self.threads):  # type: ignore[arg-type]
             self._yielded += 1
             yield batch
 
+    def _read(self, indices: Any) -> Batch:
+        batch = self.dataset.__getitems__(indices)  # type: ignore[attr-defined]
+        return {k: v.pin_memory() for k, v in batch.items()} if torch.cuda.is_available() else batch
+
     def state_dict(self) -> dict[str, int]:
-        """Batches of this epoch that training has taken, 0 at its end."""
+        """Batches of this epoch that training has taken, 0 at its end (Lightning asks for it)."""
         return {"batch": self._yielded % max(len(self), 1)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Start the next iteration after the batches already taken."""
         self.batch_sampler.skip = state["batch"]  # type: ignore[union-attr]
+
+
+def _whole(batch: Batch) -> Batch:
+    """Collate nothing: the datasets return whole batches."""
+    return batch
+
+
+def ahead(work: Callable[[Any], Any], items: Iterator[Any], threads: int) -> Iterator[Any]:
+    """Yield ``work(item)`` in order, working a few items ahead in threads; 0 threads work when asked."""
+    if not threads:
+        yield from map(work, items)
+        return
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[Any] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -11,10 +11,10 @@ import lightning as L
 import numpy as np
 import polars as pl
 import torch
-from torch.utils.data import DataLoader
 
 from tonnetz import tracks as track_table
-from tonnetz.data.excerpts import Batch, ResumableLoader, Tracks, TrainExcerpts, Windows, ignore_interrupt, whole
+from tonnetz.audio import read_prepared
+from tonnetz.data.excerpts import Loader, Tracks, TrainExcerpts, Windows
 from tonnetz.data.plan import Chunks, Plan, Stream, balance_weights
 from tonnetz.data.prepare import prepare
 from tonnetz.datasets.base import Corpus
@@ -37,7 +37,7 @@ class AudioData(L.LightningDataModule):
         seed: keys splits and excerpts.
         spec: class names of a restored checkpoint; labels outside them are refused.
         batch_size: excerpts a batch, per process.
-        workers: loader processes; results do not depend on their number.
+        workers: threads that read ahead; results do not depend on their number.
         valid, test: fractions of the tracks for which the corpus names no split.
         split_seed: keys the split alone, so that runs with other seeds share it.
         fraction: part of the training tracks to keep.
@@ -187,39 +187,28 @@ class AudioData(L.LightningDataModule):
         mark = fingerprint(self.frontend)
         channels, bins, hop = self.frontend.channels, self.frontend.bins, self.frontend.hop
         store = FeatureStore(self.cache / "features" / mark, mark, channels, bins, hop)
-        audio, first, samples = (frame[name].to_list() for name in ("audio", "first", "samples"))
-        gain = 1 / frame["peak"].to_numpy() if self.normalize else np.ones(frame.height)
-        keys = [f"{a}|{f}|{s}|{g:.6f}" for a, f, s, g in zip(audio, first, samples, gain, strict=True)]
+        peak = "peak" if self.normalize else pl.lit(1.0).alias("peak")
+        places = frame.select("audio", "header", "first", "samples", peak).rows()
 
         def compute(i: int) -> np.ndarray:
-            from tonnetz.audio import read_pcm
-
-            signal = torch.from_numpy(read_pcm(audio[i], first[i], samples[i]) * np.float32(gain[i]))
+            signal = torch.from_numpy(read_prepared(*places[i]))
             with torch.inference_mode():
                 return self.frontend(signal[None, None])[0].cpu().numpy()  # (C, F, T)
 
+        keys = ["|".join(map(str, place)) for place in places]
         with progress_bar("computing features") as advance:
             store.build(keys, compute, advance)
         return store
 
-    def _loader(self, kind: Any, name: str, sampler: Any, train: bool = False) -> DataLoader[Batch]:
+    def _loader(self, name: str, sampler: Any, train: bool = False) -> Loader:
         dataset = self.dataset(name, train)
-        workers = self.workers
-        return kind(  # type: ignore[no-any-return]
-            dataset,
-            batch_sampler=sampler(dataset),
-            num_workers=workers,
-            collate_fn=whole,
-            worker_init_fn=ignore_interrupt,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=train and workers > 0,
-        )
+        return Loader(dataset, sampler(dataset), self.workers)
 
     def _ranks(self) -> dict[str, int]:
         trainer = self.trainer
         return {"rank": trainer.global_rank, "world": trainer.world_size} if trainer else {"rank": 0, "world": 1}
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> Loader:
         """Shuffled excerpts of the training split."""
 
         def sampler(dataset: TrainExcerpts) -> Stream:
@@ -228,23 +217,23 @@ class AudioData(L.LightningDataModule):
                 len(dataset), self.batch_size, self.plan.steps, self.seed, weights=weights, **self._ranks()
             )
 
-        return self._loader(ResumableLoader, "train", sampler, train=True)
+        return self._loader("train", sampler, train=True)
 
     @property
     def steps(self) -> int:
         """Batches an epoch, on each process."""
         return self.plan.steps or max(1, self.split("train").height // (self.batch_size * self._ranks()["world"]))
 
-    def windows(self, name: str) -> DataLoader[Batch]:
+    def windows(self, name: str) -> Loader:
         """Windows that cover every track of a split, dealt out to the ranks."""
         chunks = partial(Chunks, batch_size=self.batch_size, **self._ranks())
-        return self._loader(DataLoader, name, lambda dataset: chunks(len(dataset)))
+        return self._loader(name, lambda dataset: chunks(len(dataset)))
 
-    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+    def val_dataloader(self) -> Loader | list[Any]:
         """Windows of the validation split, or nothing when there is none."""
         return self.windows("valid") if self.split("valid").height else []
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> Loader:
         """Windows of the test split."""
         return self.windows("test")
 

@@ -119,6 +119,17 @@ class Chunks:
             yield range(start, min(start + self.batch_size, self.items))
 
 
+def chances(seed: int, positions: np.ndarray) -> np.ndarray:
+    """Uniform numbers in [0, 1) that depend on (seed, position) alone: the SplitMix64 generator (Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        z = positions.astype(np.uint64) + np.uint64(seed) * np.uint64(0xD1342543DE82EF95)
+        z = (z + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return (z >> np.uint64(11)) * 2.0**-53
+
+
 def balance_weights(labels: np.ndarray, how: str) -> np.ndarray | None:
     """Weight of each row of a multi-hot (rows, classes) matrix (NaN = unknown): max, mean or median of 1 / count.
 

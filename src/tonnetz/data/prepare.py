@@ -19,11 +19,12 @@ from tonnetz.errors import UserError
 from tonnetz.progress import progress_bar
 from tonnetz.tracks import table, write_table
 
+FACTS = ("audio", "header", "samples", "peak")  # of a prepared file, as the journal keeps them
 PEAK = 0.99  # prepared files are scaled to this peak, so 16 bits are well used
 
 
 def prepare(corpus: Corpus, folder: str | Path, sample_rate: int, on_error: str = "fail", workers: int = 0) -> pl.DataFrame:
-    """Return the corpus's track table with columns audio, first, samples, peak: where its PCM audio lies.
+    """Return the corpus's track table with columns audio, header, first, samples, peak: where its PCM lies.
 
     Args:
         corpus: what to prepare.
@@ -98,21 +99,12 @@ def _decode(path: str, target: Path, rate: int) -> dict[str, Any]:
     peak = float(np.abs(signal).max())
     if peak < audio.SILENCE:
         raise UserError(f"{path}: silent (peak {peak:.1e}); remove or replace the file")
-    if _is_pcm(path, rate):
-        return {"audio": os.path.abspath(path), "samples": len(signal), "peak": peak}
+    header = audio.pcm_header(path, rate)
+    if header is not None:  # the file is what we would write: it is read where it lies
+        return {"audio": os.path.abspath(path), "header": header, "samples": len(signal), "peak": peak}
     audio.write(target, signal * (PEAK / peak), rate)
-    return {"audio": str(target.resolve()), "samples": len(signal), "peak": PEAK}
-
-
-def _is_pcm(path: str, rate: int) -> bool:
-    """Whether the file is what we would write: then it is read where it lies."""
-    import soundfile
-
-    try:
-        info = soundfile.info(path)
-    except soundfile.LibsndfileError:
-        return False
-    return (info.format, info.subtype, info.samplerate, info.channels) == ("WAV", "PCM_16", rate, 1)
+    place = str(target.resolve())
+    return {"audio": place, "header": audio.pcm_header(place, rate), "samples": len(signal), "peak": PEAK}
 
 
 class Journal:
@@ -125,7 +117,7 @@ class Journal:
             for line in path.read_text().splitlines():
                 try:
                     entry = json.loads(line)
-                    self.entries[entry.pop("key")] = entry
+                    self.entries[entry.pop("key")] = {name: entry[name] for name in FACTS}
                 except (json.JSONDecodeError, KeyError):
                     continue
 
@@ -161,7 +153,7 @@ def _report(home: Path, bad: dict[str, str], total: int, on_error: str) -> None:
 def _locate(rows: pl.DataFrame, facts: dict[str, dict[str, Any]], rate: int) -> pl.DataFrame:
     """Join rows with where their audio lies; excerpts (offset, duration) become first sample and sample count."""
     found = pl.DataFrame(
-        [{"path": path, "audio": f["audio"], "total": f["samples"], "peak": f["peak"]} for path, f in facts.items()]
+        [{"path": path, "total": f["samples"], **{k: f[k] for k in ("audio", "header", "peak")}} for path, f in facts.items()]
     )
     frame = rows.join(found, on="path", how="inner", maintain_order="left")
     first = (pl.col("offset") * rate).round().cast(pl.Int64)

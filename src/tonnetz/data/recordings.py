@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from tonnetz import audio
-from tonnetz.data.excerpts import Batch, ignore_interrupt
+from tonnetz.data.excerpts import Batch, ahead
 from tonnetz.data.plan import Plan
 from tonnetz.errors import UserError
 
@@ -52,18 +51,18 @@ def _from_csv(path: Path) -> list[str]:
     return [str(path.parent / name) for name in table[column].drop_nulls()]
 
 
-class Recordings(Dataset[dict[str, Any]]):
-    """One item a file: its windows (n, 1, N), or the reason why it cannot be used."""
+class Recordings:
+    """Whole files as windows: ``recordings[i]`` is (n, 1, N) with starts, or the reason why file i cannot be used."""
 
     def __init__(self, paths: Sequence[str], plan: Plan, sample_rate: int, normalize: bool = True) -> None:
-        self.paths, self.plan, self.sample_rate, self.normalize = np.array(paths), plan, sample_rate, normalize
+        self.paths, self.plan, self.sample_rate, self.normalize = paths, plan, sample_rate, normalize
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
-            return {"index": index, **self._windows(str(self.paths[index]))}
+            return {"index": index, **self._windows(self.paths[index])}
         except UserError as error:
             return {"index": index, "error": str(error)}
 
@@ -94,10 +93,9 @@ def recording_batches(
 
     Files that cannot be used are written into `errors` (index -> reason) and passed over.
     """
-    loader = DataLoader(recordings, batch_size=None, num_workers=workers, worker_init_fn=ignore_interrupt)
     pending: list[Batch] = []
     held = 0
-    for item in loader:
+    for item in ahead(recordings.__getitem__, iter(range(len(recordings))), workers):
         if "error" in item:
             errors[item["index"]] = item["error"]
             continue

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 
 from tonnetz import figures
 from tonnetz.build import Experiment, build
+from tonnetz.data.excerpts import ahead
 from tonnetz.device import choose_device
 from tonnetz.manifest import Run, write_json
 from tonnetz.metrics.classification import per_row, score
@@ -110,38 +112,30 @@ class Clock:
             torch.cuda.synchronize(self.device)
 
 
-def reading_rates(experiment: Experiment, batches: int) -> dict[str, float]:
-    """Excerpts a second: from prepared audio through the loader, and decoding the original file for each with librosa."""
+def reading_rates(experiment: Experiment, batches: int) -> dict[str, Any]:
+    """Excerpts a second with the same workers: from prepared audio, and decoding the original file for each."""
     data = experiment.data
     loader = _endless(data.train_dataloader())
-    next(loader)  # workers are up
-
-    def prepared() -> int:
-        return sum(len(next(loader)["row"]) for _ in range(max(batches, 50)))
-
     sources = data.split("train")["path"].to_list()
-    random = np.random.default_rng(0)
-    chosen = [sources[i] for i in random.integers(0, len(sources), 24)]
+    chosen = [sources[i] for i in np.random.default_rng(0).integers(0, len(sources), 8 * batches)]
 
-    def librosa_decodes() -> int:
+    def decode(path: str) -> list[int]:
         import librosa
 
-        for path in chosen:
-            librosa.load(path, sr=data.frontend.sample_rate, mono=True)
-        return len(chosen)
+        return [len(librosa.load(path, sr=data.frontend.sample_rate, mono=True)[0])]
 
-    import librosa  # noqa: F401  (its import is not what is measured)
-
-    librosa_decodes_warm = librosa.load(chosen[0], sr=data.frontend.sample_rate)
-    del librosa_decodes_warm
-    fast, slow = _rate(prepared), _rate(librosa_decodes)
-    kinds = sorted({Path(path).suffix for path in chosen})
-    return {"prepared": fast, f"librosa {' '.join(kinds)}": slow, "ratio": fast / slow}
+    slow = ahead(decode, iter(chosen), data.workers)
+    for iterator in (loader, slow):  # threads are up and have imported what they need
+        for _ in range(max(2 * data.workers, 1)):
+            next(iterator)
+    rates = _rate(loader, 10 * batches), _rate(slow, 6 * batches)
+    kinds = " ".join(sorted({Path(path).suffix for path in chosen}))
+    return {"workers": data.workers, "prepared": rates[0], f"librosa {kinds}": rates[1], "ratio": rates[0] / rates[1]}
 
 
-def _rate(work: Callable[[], int]) -> float:
+def _rate(batches: Iterator[Any], count: int) -> float:
     start = time.perf_counter()
-    items = work()
+    items = sum(len(batch["row"] if isinstance(batch, dict) else batch) for batch in itertools.islice(batches, count))
     return items / (time.perf_counter() - start)
 
 

@@ -11,7 +11,7 @@ from tonnetz.synthesis.render import Part, Score, clip, mixture, perform, phrase
 from tonnetz.synthesis.room import Channel, record
 from tonnetz.synthesis.works import Version, Work, melody, version, version_score, work
 
-VERSION = 1  # raise it whenever the sound or the notes of any file change
+VERSION = 2  # raise it whenever the sound or the notes of any file change
 
 __all__ = [
     "INSTRUMENTS",

@@ -15,11 +15,11 @@ from tonnetz.synthesis.signal import Array, Signal, fast_size
 class Channel:
     """How strongly the recording of each file varies; decibels unless stated."""
 
-    tilt: float = 2.5  # slope of the microphone's response, at most, dB per octave
-    peak: float = 6.0  # height or depth of its resonances, at most
+    tilt: float = 2.0  # slope of the microphone's response, at most, dB per octave
+    peak: float = 5.0  # height or depth of its resonances, at most
     reverberation: tuple[float, float] = (0.15, 0.7)  # seconds to fall by 60 dB
     wet: tuple[float, float] = (-24.0, -8.0)  # energy of the tail against the direct sound
-    noise: tuple[float, float] = (20.0, 45.0)  # signal to noise ratio
+    noise: tuple[float, float] = (22.0, 48.0)  # signal to noise ratio
     level: tuple[float, float] = (-24.0, -1.0)  # peak of the file, dBFS
 
 
