@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,19 @@ def _check_file(path: str | Path) -> None:
         raise UserError(f"{path}: no such file")
     if not path.stat().st_size:
         raise UserError(f"{path}: the file is empty (0 bytes); remove or replace it")
+    if path.suffix.lower() == ".mp3" and not _has_frames(path):  # libmpg123 would search on, and complain aloud
+        raise _not_audio(path, ValueError("no MPEG frame in it"))
+
+
+def _has_frames(path: Path) -> bool:
+    """Whether an MPEG frame begins somewhere in the first 256 kB after the ID3 tag."""
+    with path.open("rb") as file:
+        head = file.read(10)
+        if head[:3] == b"ID3" and len(head) == 10:
+            file.seek(10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True)))
+        else:
+            file.seek(0)
+        return re.search(rb"\xff[\xe2-\xff]", file.read(1 << 18)) is not None
 
 
 def _probe_av(path: str | Path) -> Info:
@@ -106,7 +120,7 @@ def _read_av(path: str | Path) -> tuple[np.ndarray, int]:
 
 
 def _not_audio(path: str | Path, error: Exception) -> UserError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
     return UserError(f"{path}: cannot be decoded as audio ({reason}); remove or replace the file")
 
 

@@ -20,9 +20,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(f"{path}: holds objects other than tensors and plain values; refused, nothing was run") from None
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: not a readable checkpoint ({reason})") from None
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError, AttributeError):
+        raise UserError(f"{path}: cannot be read as a checkpoint; is it complete, and was it made by torch?") from None
     if not isinstance(checkpoint, dict) or "tonnetz" not in checkpoint:
         raise UserError(f"{path}: not a checkpoint of this framework (it does not describe itself)")
     if checkpoint["tonnetz"].get("format") != 1:

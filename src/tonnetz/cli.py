@@ -10,7 +10,6 @@ import re
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
 
 os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would swallow tracebacks and exit by itself
 
@@ -18,7 +17,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tonnetz import sweep
@@ -38,6 +37,7 @@ def app(cfg: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     swept = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
+        check_types(cfg, HydraConfig.get().overrides.task)
         if swept:
             _check_sweep(cfg)
         with record(cfg, folder) as run:
@@ -113,22 +113,37 @@ def _explain(error: ConfigCompositionException) -> str:
     return f"{key}: no such key{suggest(leaf, _siblings(parent))} (+{key}=... adds a new one)"
 
 
+def check_types(cfg: DictConfig, overrides: list[str]) -> None:
+    """Raise UserError when a value on the command line is no number, or no truth value, where the default is one."""
+    words = dict(item.lstrip("+~").partition("=")[::2] for item in overrides)
+    values = {key: word for key, word in words.items() if "." in key or key not in _groups()}
+    defaults = _compose([f"{key}={word}" for key, word in words.items() if key not in values])
+    for key, word in values.items():
+        default, new = (OmegaConf.select(node, key, throw_on_missing=False) for node in (defaults, cfg))
+        kinds = next((kinds for kinds in ((bool,), (int, float)) if isinstance(default, kinds)), ())
+        if kinds and new is not None and not isinstance(new, kinds):
+            raise UserError(f"{key}={word}: must be {'true or false' if bool in kinds else 'a number'} (default: {default})")
+
+
 def _groups() -> list[str]:
     return [path.name for path in config_folder().iterdir() if path.is_dir()]
 
 
 def _siblings(parent: str) -> list[str]:
     """The keys beside an unknown one, with the groups that the command line chose."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import OmegaConf
-
     chosen = [item for item in sys.argv[1:] if re.fullmatch(r"[a-z]+=[\w-]+", item) and item.split("=")[0] in _groups()]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        node: Any = compose("main", overrides=chosen)
-        node = OmegaConf.select(node, parent) if parent else node
+    config = _compose(chosen)
+    node = OmegaConf.select(config, parent) if parent else config
     return list(node) if isinstance(node, DictConfig) else []
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    """The configuration with these choices; Hydra's global state stays as it is."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.utils import create_config_search_path
+
+    loader = ConfigLoaderImpl(create_config_search_path(str(config_folder())))
+    return loader.load_configuration("main", overrides, RunMode.RUN)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class Corpus(ABC):
         """Make sure that the raw files exist. The default refuses a missing root."""
         if not self.root.exists():
             raise UserError(
-                f"data.root={self.root}: no such folder; give the folder of {self.name}, data.root=PATH"
+                f"data.root={self.root}: no such file or folder; say where the corpus is, data.root=PATH"
             )
 
     @abstractmethod
