@@ -1,0 +1,124 @@
+"""Every YAML composes and names what exists; what makes sense together composes; nothing is orphaned."""
+
+import inspect
+import itertools
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from tests.conftest import ROOT
+from tonnetz.build import build_task, connect
+from tonnetz.tracks import DataSpec
+
+CONFIG = ROOT / "config"
+GROUPS = sorted(path.name for path in CONFIG.iterdir() if path.is_dir())
+
+
+def members(group):
+    return sorted(path.stem for path in (CONFIG / group).glob("*.yaml"))
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(CONFIG), version_base="1.3"):
+        return compose("main", overrides=list(overrides))
+
+
+def targets(node, path=""):
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield path, node
+        for key in node:
+            if not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
+                yield from targets(node[key], f"{path}.{key}")
+
+
+@pytest.mark.parametrize(("group", "name"), [(g, n) for g in GROUPS for n in members(g)])
+def test_every_member_composes_and_binds_to_its_signature(group, name):
+    config = composed(f"{group}={name}")
+    for path, node in targets(config):
+        target = get_object(node._target_)
+        known = inspect.signature(target).parameters
+        free = any(p.kind is p.VAR_KEYWORD for p in known.values())
+        inherited = set()
+        for kind in inspect.getmro(target) if free and inspect.isclass(target) else ():
+            inherited |= set(inspect.signature(kind).parameters)
+        by_build = {"sources", "corpus", "root", "plan", "inputs"} if path in (".data", ".task") else set()
+        for key in set(node) - {"_target_"} - by_build:
+            if path.startswith(".job"):
+                continue  # jobs read their own node
+            assert key in known or key in inherited, f"{path}: {node._target_} takes no {key}"
+
+
+SPEC = DataSpec(classes=("a", "b", "c"), positives=(3, 3, 3), known=(9, 9, 9), families=("x", "x", "y"))
+RAW = {"tiny"}  # backbones that take a front-end without bins
+
+
+def pairs():
+    for frontend, model in itertools.product(members("frontend"), members("model")):
+        if frontend != "raw" or model in RAW:
+            yield frontend, model
+
+
+@pytest.mark.parametrize(("frontend", "model"), pairs())
+def test_every_frontend_and_model_train_a_step(frontend, model):
+    config = composed(f"frontend={frontend}", f"model={model}", "augment=none")
+    task = build_task(config, connect(config.frontend), SPEC).train()
+    batch = {
+        "audio": torch.randn(4, 1, 16000),
+        "lengths": torch.tensor([16000, 16000, 12000, 9000]),
+        "row": torch.arange(4),
+        "start": torch.zeros(4),
+        "label": torch.eye(3)[[0, 1, 2, 0]],
+    }
+    loss = task.loss(task.augment.wave(batch))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.encoder.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("pooling", members("pooling"))
+@pytest.mark.parametrize("augment", members("augment"))
+def test_every_augmentation_and_pooling_train_a_step(pooling, augment):
+    config = composed(f"pooling={pooling}", f"augment={augment}", "model=tiny", "loss=bce")
+    task = build_task(config, connect(config.frontend), SPEC).train()
+    batch = {
+        "audio": torch.randn(4, 1, 16000),
+        "lengths": torch.full((4,), 16000),
+        "row": torch.arange(4),
+        "start": torch.zeros(4),
+        "label": torch.eye(3)[[0, 1, 2, 0]],
+    }
+    assert torch.isfinite(task.loss(task.augment.wave(batch)))
+
+
+@pytest.mark.parametrize("optimizer", members("optimizer"))
+@pytest.mark.parametrize("schedule", members("schedule"))
+def test_every_optimizer_and_schedule_fit(fit, optimizer, schedule):
+    words = [f"optimizer={optimizer}", f"schedule={schedule}", "trainer.max_epochs=1", "task.plan.steps=1"]
+    done = fit(*words, "job.test=false")
+    assert done.status == 0, done.err
+
+
+@pytest.mark.parametrize("name", members("trainer"))
+def test_every_trainer_composes_with_its_name(name):
+    assert composed(f"trainer={name}").trainer._target_ == "lightning.pytorch.Trainer"
+
+
+def test_timm_names_any_backbone():
+    config = composed("model=timm", "model.name=convnext_tiny", "frontend=logmel", "augment=none")
+    task = build_task(config, connect(config.frontend), SPEC).train()
+    batch = {
+        "audio": torch.randn(2, 1, 16000),
+        "lengths": torch.full((2,), 16000),
+        "row": torch.arange(2),
+        "start": torch.zeros(2),
+        "label": torch.eye(3)[[0, 1]],
+    }
+    optimizer = torch.optim.SGD(task.parameters(), 1e-3)
+    before = [p.detach().clone() for p in task.encoder.parameters()]
+    task.loss(batch).backward()
+    optimizer.step()
+    assert any((a != b).any() for a, b in zip(before, task.encoder.parameters(), strict=True))
