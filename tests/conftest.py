@@ -10,11 +10,14 @@ import pytest
 import soundfile
 
 ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("TONNETZ_ROOT", str(ROOT))
 RATE = 16000
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="also run the learning checks that train for a while")
+    parser.addoption(
+        "--slow", action="store_true", help="also run the learning checks that train for a while"
+    )
 
 
 def pytest_collection_modifyitems(config, items):

@@ -172,13 +172,17 @@ def test_write_and_read_pcm(tmp_path):
     np.testing.assert_allclose(audio.read(path)[0], signal.clip(-1, 1), atol=2**-14)
     header = audio.pcm_header(path, 8000)
     np.testing.assert_allclose(audio.read_prepared(path, header, 400, 50), signal[400:450], atol=2**-14)
-    np.testing.assert_allclose(audio.read_prepared(path, header, 400, 50, peak=0.5), 2 * signal[400:450], atol=2**-13)
+    np.testing.assert_allclose(
+        audio.read_prepared(path, header, 400, 50, peak=0.5), 2 * signal[400:450], atol=2**-13
+    )
     out = np.zeros(50, "<i2")
     assert audio.read_pcm(path, header, 990, out) == 11
     assert audio.read_pcm(path, header, 5000, out) == 0
 
 
-@pytest.mark.parametrize(("rate", "channels", "subtype"), [(8000, 1, "PCM_24"), (8000, 2, "PCM_16"), (8000, 1, "FLOAT")])
+@pytest.mark.parametrize(
+    ("rate", "channels", "subtype"), [(8000, 1, "PCM_24"), (8000, 2, "PCM_16"), (8000, 1, "FLOAT")]
+)
 def test_other_wav_files_are_not_read_in_place(tmp_path, rate, channels, subtype):
     soundfile.write(tmp_path / "x.wav", np.zeros((100, channels)), rate, subtype=subtype)
     assert audio.pcm_header(tmp_path / "x.wav", 8000) is None

@@ -106,7 +106,9 @@ def test_label_outside_the_taxonomy(cli, tmp_path):
     for name in ("flutte", "oboe"):
         (tmp_path / "sounds" / name).mkdir(parents=True)
         soundfile.write(tmp_path / "sounds" / name / "a.wav", tone("sine", 1), RATE)
-    result = cli("data=folder", f"data.root={tmp_path / 'sounds'}", "data.taxonomy=hornbostel_sachs", "job=prepare")
+    result = cli(
+        "data=folder", f"data.root={tmp_path / 'sounds'}", "data.taxonomy=hornbostel_sachs", "job=prepare"
+    )
     one_line(result, "flutte", "did you mean 'flute'")
 
 
@@ -178,7 +180,17 @@ def test_data_with_unknown_label(cli, trained, tmp_path):
 
 
 def test_prepared_data_of_another_rate(cli, fit, trained, corpus, tmp_path):
-    cli("job=prepare", "data=folder", f"data.root={corpus}", "frontend.sample_rate=8000", f"paths.data={tmp_path}/other")
-    (home,) = (tmp_path / "other").glob("folder-*") if (tmp_path / "other").exists() else (tmp_path / "data").glob("folder-*")
+    cli(
+        "job=prepare",
+        "data=folder",
+        f"data.root={corpus}",
+        "frontend.sample_rate=8000",
+        f"paths.data={tmp_path}/other",
+    )
+    (home,) = (
+        (tmp_path / "other").glob("folder-*")
+        if (tmp_path / "other").exists()
+        else (tmp_path / "data").glob("folder-*")
+    )
     result = cli("job=test", f"ckpt={trained}", "data=prepared", f"data.root={home}")
     one_line(result, "8000 Hz", "16000 Hz")

@@ -13,7 +13,7 @@ import numpy as np
 from tonnetz.errors import UserError
 
 EXTENSIONS = frozenset(
-    ".wav .flac .mp3 .ogg .opus .oga .m4a .mp4 .aac .aif .aiff .aifc .au .caf .w64 .wma .wv .webm .mka".split()
+    [".wav", ".flac", ".mp3", ".ogg", ".opus", ".oga", ".m4a", ".mp4", ".aac", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".wma", ".wv", ".webm", ".mka"]
 )
 SILENCE = 1e-4  # peak below which a file holds nothing to learn from (-80 dBFS)
 
@@ -39,7 +39,9 @@ def probe(path: str | Path) -> Info:
         return _probe_av(path)
 
 
-def read(path: str | Path, sample_rate: int | None = None, offset: float = 0.0, seconds: float | None = None) -> tuple[np.ndarray, int]:
+def read(
+    path: str | Path, sample_rate: int | None = None, offset: float = 0.0, seconds: float | None = None
+) -> tuple[np.ndarray, int]:
     """Decode a file to mono float32 (N,) and its rate in Hz, resampled to `sample_rate` when given.
 
     `offset` and `seconds` choose an excerpt. Channels are averaged. Raises UserError for a file that is missing,
@@ -74,7 +76,9 @@ def _check_file(path: str | Path) -> None:
         raise UserError(f"{path}: no such file")
     if not path.stat().st_size:
         raise UserError(f"{path}: the file is empty (0 bytes); remove or replace it")
-    if path.suffix.lower() == ".mp3" and not _has_frames(path):  # libmpg123 would search on, and complain aloud
+    if path.suffix.lower() == ".mp3" and not _has_frames(
+        path
+    ):  # libmpg123 would search on, and complain aloud
         raise _not_audio(path, ValueError("no MPEG frame in it"))
 
 
@@ -83,7 +87,9 @@ def _has_frames(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(10)
         if head[:3] == b"ID3" and len(head) == 10:
-            file.seek(10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True)))
+            file.seek(
+                10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+            )
         else:
             file.seek(0)
         return re.search(rb"\xff[\xe2-\xff]", file.read(1 << 18)) is not None

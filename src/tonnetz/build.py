@@ -52,7 +52,11 @@ def connect(node: DictConfig, **facts: Any) -> Any:
     except InstantiationException as error:
         raise UserError(f"{node._target_}: {_first_line(error)}") from error
     except TypeError as error:
-        if "argument" in str(error) and error.__traceback__ is not None and error.__traceback__.tb_next is None:
+        if (
+            "argument" in str(error)
+            and error.__traceback__ is not None
+            and error.__traceback__.tb_next is None
+        ):
             raise UserError(f"{node._target_}: {error}; see the keys of its YAML") from error
         raise
 
@@ -112,7 +116,9 @@ def _source(source: str | DictConfig) -> Corpus:
     folder = config_folder() / "data"
     path = folder / f"{name}.yaml"
     if not path.exists():
-        raise UserError(f"data.sources: no corpus '{name}'{suggest(name, (p.stem for p in folder.glob('*.yaml')))}")
+        raise UserError(
+            f"data.sources: no corpus '{name}'{suggest(name, (p.stem for p in folder.glob('*.yaml')))}"
+        )
     node = OmegaConf.load(path)
     assert isinstance(node, DictConfig)
     split = keys.pop("split", None)
@@ -168,7 +174,11 @@ def _backbone(cfg: DictConfig, frontend: Any) -> Any:
 
 def build_augment(node: DictConfig, sample_rate: int) -> Augment:
     """The augmentations of the `augment` node, in their order."""
-    wave = {name: connect(item, sample_rate=sample_rate) for name, item in (node.get("wave") or {}).items() if item}
+    wave = {
+        name: connect(item, sample_rate=sample_rate)
+        for name, item in (node.get("wave") or {}).items()
+        if item
+    }
     features = {name: connect(item) for name, item in (node.get("features") or {}).items() if item}
     return Augment(wave, features)
 
@@ -197,7 +207,9 @@ def restore(cfg: DictConfig, overrides: list[str]) -> tuple[Experiment, Path]:
     spec = DataSpec.from_dict(checkpoint["tonnetz"]["spec"])
     frontend = connect(merged.frontend)
     if fingerprint(frontend) != checkpoint["tonnetz"]["frontend"]:
-        raise UserError(f"{path}: was made with another version of its front-end ({merged.frontend._target_}); train it anew")
+        raise UserError(
+            f"{path}: was made with another version of its front-end ({merged.frontend._target_}); train it anew"
+        )
     data = build_data(merged, frontend, spec)
     task = build_task(merged, frontend, spec)
     task.load_state_dict(checkpoint["state_dict"])
@@ -216,8 +228,10 @@ def merge_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) -
         group = key.split(".")[0].split("@")[0]
         if group in FROM_CHECKPOINT and not key.startswith(FREE):
             if group != "task" or "." in key:
-                raise UserError(f"{key}: is stored in the checkpoint and cannot be changed; only data, trainer, job and paths can")
-        elif "." in key and group in ("data", "task") and "data" not in chosen or key.startswith(FREE):
+                raise UserError(
+                    f"{key}: is stored in the checkpoint and cannot be changed; only data, trainer, job and paths can"
+                )
+        elif ("." in key and group in ("data", "task") and "data" not in chosen) or key.startswith(FREE):
             OmegaConf.update(merged, key, OmegaConf.select(cfg, key))
     _check_task(stored, cfg, chosen)
     return merged
@@ -225,7 +239,9 @@ def merge_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) -
 
 def _check_task(stored: DictConfig, cfg: DictConfig, chosen: dict[str, str]) -> None:
     if "task" in chosen and stored.task._target_ != cfg.task._target_:
-        raise UserError(f"{cfg.ckpt}: is a checkpoint of {stored.task._target_}, not of task={chosen['task']}; leave task out")
+        raise UserError(
+            f"{cfg.ckpt}: is a checkpoint of {stored.task._target_}, not of task={chosen['task']}; leave task out"
+        )
 
 
 def _check_targets(node: Any, path: Path) -> None:
@@ -251,12 +267,16 @@ def load_encoder(task: Task, path: str) -> None:
     if checkpoint["tonnetz"]["frontend"] != own:
         theirs = checkpoint["tonnetz"]["config"]["frontend"]
         raise UserError(f"init={path}: its front-end is {theirs}; choose the same, frontend=...")
-    weights = {k.removeprefix("encoder."): v for k, v in checkpoint["state_dict"].items() if k.startswith("encoder.")}
+    weights = {
+        k.removeprefix("encoder."): v for k, v in checkpoint["state_dict"].items() if k.startswith("encoder.")
+    }
     try:
         task.encoder.load_state_dict(weights)
     except RuntimeError as error:
         theirs = checkpoint["tonnetz"]["config"]["model"]
-        raise UserError(f"init={path}: its encoder is {theirs}; choose the same model ({_first_line(error)})") from None
+        raise UserError(
+            f"init={path}: its encoder is {theirs}; choose the same model ({_first_line(error)})"
+        ) from None
 
 
 def build_trainer(cfg: DictConfig, **keywords: Any) -> Any:
@@ -267,5 +287,3 @@ def build_trainer(cfg: DictConfig, **keywords: Any) -> Any:
         if type(error).__name__ == "MisconfigurationException":
             raise UserError(f"trainer: {_first_line(error)}") from None
         raise
-
-

@@ -38,7 +38,11 @@ class History(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Add a row with the metrics of this validation."""
-        if trainer.sanity_checking or not trainer.is_global_zero or not trainer.fit_loop.epoch_progress.total.ready:
+        if (
+            trainer.sanity_checking
+            or not trainer.is_global_zero
+            or not trainer.fit_loop.epoch_progress.total.ready
+        ):
             return
         values = {k: v for k, v in trainer.callback_metrics.items() if not k.startswith("test")}
         lr = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else float("nan")
@@ -133,58 +137,39 @@ class Dashboard(L.Callback):
         images = [_images(item["features"]) for item in (before, after)]
         if images[0] is not None and images[1] is not None:
             titles = [_title(pl_module.spec.classes, label) for label in few["label"]]
-            seconds = float(batch["audio"].shape[-1] / pl_module.encoder.frontend.sample_rate) if "audio" in batch else 1.0
+            seconds = (
+                float(batch["audio"].shape[-1] / pl_module.encoder.frontend.sample_rate)
+                if "audio" in batch
+                else 1.0
+            )
             self._show(trainer, "input/augmentation", figures.spectrogram_pairs(*images, titles, seconds))
         if "audio" in batch and (board := self._board(trainer)):
             rate = pl_module.encoder.frontend.sample_rate
             for i in range(len(few["row"])):
                 for when, item in (("before", few), ("after", changed)):
                     sound = item["audio"][i, 0].cpu()
-                    board.add_audio(f"input/{i}_{when}", sound / sound.abs().max().clamp(min=1e-5), 0, sample_rate=rate)
+                    board.add_audio(
+                        f"input/{i}_{when}", sound / sound.abs().max().clamp(min=1e-5), 0, sample_rate=rate
+                    )
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw the curves so far and the classes of this validation."""
-        if trainer.sanity_checking or not trainer.is_global_zero or not trainer.training and not self.history.rows:
+        """Draw the curves so far and what the task shows of this validation."""
+        if trainer.sanity_checking or not trainer.is_global_zero or not self.history.rows:
             return
-        names = ["train/loss", "valid/loss", *(f"valid/{name}" for name in ("macro_f1", "map", "accuracy", "roc_auc"))]
-        figure = figures.curves({name: self.history.points(name) for name in names}, self.folder.name)
-        figures.save(figure, self.folder / "figures" / "curves.png")
-        self._classes(trainer, pl_module, "valid")
+        assert isinstance(pl_module, Task)
+        points = {name: self.history.points(name) for name in ("train/loss", "valid/loss", *pl_module.curves)}
+        figures.save(figures.curves(points, self.folder.name), self.folder / "figures" / "curves.png")
+        self._task_figures(trainer, pl_module, "valid")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw what the test found."""
+        """Draw what the task shows of a test."""
+        assert isinstance(pl_module, Task)
         if trainer.is_global_zero:
-            self._classes(trainer, pl_module, "test")
-            self._errors(trainer, pl_module)
+            self._task_figures(trainer, pl_module, "test")
 
-    def _classes(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        assert isinstance(pl_module, Task)
-        found = pl_module.outcome.get(stage)
-        if found:
-            values = {name: found["per_class"][name].tolist() for name in ("f1", "ap")}
-            title = f"{stage}: {len(found['prob'])} files, macro F1 {found['values']['macro_f1']:.3f}"
-            self._show(trainer, f"{stage}/classes", figures.class_bars(values, pl_module.spec.classes, title))
-
-    def _errors(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Task)
-        found = pl_module.outcome.get("test")
-        if not found:
-            return
-        from tonnetz.metrics.classification import confusion
-
-        classes = pl_module.spec.classes
-        prob, target = found["prob"], found["target"]
-        if pl_module.spec.multilabel:
-            decided = pl_module.decide(prob).cpu().float()
-            counts = (target == 1).float().T @ decided  # (K true, K predicted): co-occurrence
-            title = "test: files with the class (row) in which the other (column) is found"
-        else:
-            counts = confusion(prob, target, multilabel=False).float()
-            title = "test files"
-        self._show(trainer, "test/confusion", figures.confusion_matrix(counts.numpy(), classes, title))
-        areas = found["per_class"]["auc"].tolist()
-        self._show(trainer, "test/roc", figures.roc_curves(prob.numpy(), target.numpy(), classes, areas))
-        self._show(trainer, "test/probabilities", figures.score_histogram(prob.numpy(), target.numpy()))
+    def _task_figures(self, trainer: L.Trainer, task: Task, stage: str) -> None:
+        for name, figure in task.figures(stage).items():
+            self._show(trainer, f"{stage}/{name}", figure)
 
     def project(self, trainer: L.Trainer, task: Task, loader: Any, split: str) -> None:
         """Send one embedding a window, up to 2,000, to TensorBoard's projector."""
@@ -199,10 +184,15 @@ class Dashboard(L.Callback):
                 moved = {key: value.to(task.device) for key, value in batch.items()}
                 vectors.append(task.embed(moved).float().cpu())
                 titles = [_title(task.spec.classes, label) for label in batch["label"]]
-                meta += [[name, self.names[split][row]] for name, row in zip(titles, batch["row"].tolist(), strict=True)]
+                meta += [
+                    [name, self.names[split][row]]
+                    for name, row in zip(titles, batch["row"].tolist(), strict=True)
+                ]
                 if len(meta) >= POINTS:
                     break
-        board.add_embedding(torch.cat(vectors)[:POINTS], meta[:POINTS], metadata_header=["label", "track"], tag=split)
+        board.add_embedding(
+            torch.cat(vectors)[:POINTS], meta[:POINTS], metadata_header=["label", "track"], tag=split
+        )
 
 
 def _images(features: Tensor) -> Any:
@@ -211,4 +201,6 @@ def _images(features: Tensor) -> Any:
 
 
 def _title(classes: tuple[str, ...], label: Tensor) -> str:
-    return ", ".join(name for name, value in zip(classes, label.tolist(), strict=True) if value == 1) or "(none)"
+    return (
+        ", ".join(name for name, value in zip(classes, label.tolist(), strict=True) if value == 1) or "(none)"
+    )

@@ -39,7 +39,7 @@ def app(cfg: DictConfig) -> float | None:
     try:
         check_types(cfg, HydraConfig.get().overrides.task)
         if swept:
-            _check_sweep(cfg)
+            check_sweep(cfg, HydraConfig.get().overrides.task)
         with record(cfg, folder) as run:
             return get_method(cfg.job._target_)(cfg, run)  # type: ignore[no-any-return]
     except Exception as error:
@@ -48,7 +48,9 @@ def app(cfg: DictConfig) -> float | None:
                 raise
             traceback.print_exc()
         elif not swept:
-            _mistakes.append(error)  # raised from here it would pass through Hydra, which adds lines of its own
+            _mistakes.append(
+                error
+            )  # raised from here it would pass through Hydra, which adds lines of its own
             return None
         print(f"job {HydraConfig.get().job.num} failed: {one_line(error)}", file=sys.stderr)
         return float("nan")
@@ -57,9 +59,9 @@ def app(cfg: DictConfig) -> float | None:
 _mistakes: list[UserError] = []
 
 
-def _check_sweep(cfg: DictConfig) -> None:
-    """Ranks of a distributed run would replay the sweep in folders of their own."""
-    named = any(item.startswith("run=") for item in HydraConfig.get().overrides.task)
+def check_sweep(cfg: DictConfig, overrides: list[str]) -> None:
+    """Refuse a sweep over several devices without a name: the other ranks would replay it in folders of their own."""
+    named = any(item.startswith("run=") for item in overrides)
     if str(cfg.trainer.get("devices", 1)) not in ("1", "auto") and not named:
         raise UserError("a sweep over several devices needs a name: run=NAME (or trainer.devices=1)")
 
@@ -101,7 +103,11 @@ def _explain(error: ConfigCompositionException) -> str:
         options = error.options or []
         name = str(error.missing_cfg_file or "")
         group, _, member = name.rpartition("/")
-        return f"{group}={member}: no such member of the group '{group}'{suggest(member, options)}" if options else one_line(error)
+        return (
+            f"{group}={member}: no such member of the group '{group}'{suggest(member, options)}"
+            if options
+            else one_line(error)
+        )
     text = one_line(error)
     found = re.search(r"Could not override '([^']+)'", text)
     if found is None:
@@ -122,7 +128,9 @@ def check_types(cfg: DictConfig, overrides: list[str]) -> None:
         default, new = (OmegaConf.select(node, key, throw_on_missing=False) for node in (defaults, cfg))
         kinds = next((kinds for kinds in ((bool,), (int, float)) if isinstance(default, kinds)), ())
         if kinds and new is not None and not isinstance(new, kinds):
-            raise UserError(f"{key}={word}: must be {'true or false' if bool in kinds else 'a number'} (default: {default})")
+            raise UserError(
+                f"{key}={word}: must be {'true or false' if bool in kinds else 'a number'} (default: {default})"
+            )
 
 
 def _groups() -> list[str]:
@@ -131,7 +139,11 @@ def _groups() -> list[str]:
 
 def _siblings(parent: str) -> list[str]:
     """The keys beside an unknown one, with the groups that the command line chose."""
-    chosen = [item for item in sys.argv[1:] if re.fullmatch(r"[a-z]+=[\w-]+", item) and item.split("=")[0] in _groups()]
+    chosen = [
+        item
+        for item in sys.argv[1:]
+        if re.fullmatch(r"[a-z]+=[\w-]+", item) and item.split("=")[0] in _groups()
+    ]
     config = _compose(chosen)
     node = OmegaConf.select(config, parent) if parent else config
     return list(node) if isinstance(node, DictConfig) else []

@@ -33,7 +33,9 @@ def spectrogram_pairs(before: np.ndarray, after: np.ndarray, names: Sequence[str
         low, high = np.percentile(before[i], [2, 99.8])
         for axis, values in zip(axes[:, i], (before[i], after[i]), strict=True):
             extent = (0, seconds, 0, values.shape[0])
-            axis.imshow(values, origin="lower", aspect="auto", extent=extent, vmin=low, vmax=high, cmap="magma")
+            axis.imshow(
+                values, origin="lower", aspect="auto", extent=extent, vmin=low, vmax=high, cmap="magma"
+            )
         axes[0, i].set_title(names[i], fontsize=9)
         axes[1, i].set_xlabel("seconds")
     axes[0, 0].set_ylabel("before\nbin")
@@ -70,7 +72,15 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> 
         axis.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
         axis.set_yticks(range(len(classes)), classes, fontsize=7)
         for i, j in zip(*np.nonzero(counts), strict=True):
-            axis.text(j, i, int(counts[i, j]), ha="center", va="center", fontsize=6, color="w" if share[i, j] > 0.5 else "k")
+            axis.text(
+                j,
+                i,
+                int(counts[i, j]),
+                ha="center",
+                va="center",
+                fontsize=6,
+                color="w" if share[i, j] > 0.5 else "k",
+            )
     return figure
 
 
@@ -87,7 +97,13 @@ def roc_curves(prob: np.ndarray, target: np.ndarray, classes: Sequence[str], are
             named = len(classes) <= CELLS or k in order[:10]
             axis.plot(rate[1], rate[0], lw=1, label=f"{classes[k]} {area[k]:.3f}" if named else None)
     axis.plot([0, 1], [0, 1], "k:", lw=0.8)
-    axis.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC per class, test files", xlim=(-0.01, 1), ylim=(0, 1.01))
+    axis.set(
+        xlabel="false positive rate",
+        ylabel="true positive rate",
+        title="ROC per class, test files",
+        xlim=(-0.01, 1),
+        ylim=(0, 1.01),
+    )
     figure.legend(loc="outside right center", fontsize=6, title="area", title_fontsize=7)
     return figure
 

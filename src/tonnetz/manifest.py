@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from tonnetz import __version__
 from tonnetz.paths import PACKAGE
 
-PACKAGES = "torch torchaudio lightning hydra-core torchmetrics nnAudio librosa timm numpy polars scikit-learn soundfile".split()
+PACKAGES = ["torch", "torchaudio", "lightning", "hydra-core", "torchmetrics", "nnAudio", "librosa", "timm", "numpy", "polars", "scikit-learn", "soundfile"]
 
 
 @dataclass

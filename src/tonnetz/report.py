@@ -16,15 +16,23 @@ TITLES = {"baseline": "MFCC + logistic regression", "test": "this model"}
 
 
 def write_scores(
-    folder: Path, scores: Scores, per_class: dict[str, dict[str, torch.Tensor]], spec: DataSpec, extra: dict[str, Any]
+    folder: Path,
+    scores: Scores,
+    per_class: dict[str, dict[str, torch.Tensor]],
+    spec: DataSpec,
+    extra: dict[str, Any],
 ) -> None:
     """Write `metrics.json`, and one CSV a stage with the metrics of every class."""
     classes = {
-        stage: {metric: dict(zip(spec.classes, values.tolist(), strict=True)) for metric, values in found.items()}
+        stage: {
+            metric: dict(zip(spec.classes, values.tolist(), strict=True)) for metric, values in found.items()
+        }
         for stage, found in per_class.items()
     }
     write_json(folder / "metrics.json", {**extra, **scores, "classes": classes})
     for stage, found in per_class.items():
+        if not found:
+            continue
         with (folder / f"{stage}_classes.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["class", *found])

@@ -96,7 +96,7 @@ def load(path):
 
 
 def check_table(folder, birds):
-    """The prepared table has every file, with the bird and the place of its name; no place is in two splits."""
+    """The prepared table has every file, with the bird and place of its name; no place is in two splits."""
     (table,) = folder.parents[1].glob("data/birds-*/tracks.jsonl")
     rows = [json.loads(line) for line in table.read_text().splitlines()]
     names = sorted(f"{row['labels'][0]}-{row['group']}-" for row in rows)

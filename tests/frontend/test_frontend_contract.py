@@ -25,7 +25,7 @@ def build(name: str) -> Frontend:
 
 def test_folder_has_every_frontend() -> None:
     targets = {OmegaConf.load(FOLDER / f"{name}.yaml")["_target_"].rsplit(".", 1)[1] for name in NAMES}
-    assert targets == {"Raw", "LogMel", "MFCC", "CQT", "MultiSpec"}
+    assert targets >= {"Raw", "LogMel", "MFCC", "CQT", "MultiSpec"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -19,7 +19,11 @@ def test_fit_leaves_everything_behind(fit):
     assert done.status == 0, done.err
     folder = done.folder
     for name in ("best.ckpt", "last.ckpt"):
-        assert load_checkpoint(folder / "checkpoints" / name)["tonnetz"]["spec"]["classes"] == ["buzz", "noise", "sine"]
+        assert load_checkpoint(folder / "checkpoints" / name)["tonnetz"]["spec"]["classes"] == [
+            "buzz",
+            "noise",
+            "sine",
+        ]
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics) >= {"test", "baseline", "classes", "valid/macro_f1"}
     assert 0 <= metrics["test"]["macro_f1"] <= 1
@@ -27,10 +31,20 @@ def test_fit_leaves_everything_behind(fit):
     assert manifest["status"] == "completed"
     assert manifest["config"]["task"]["plan"]["seconds"] == 0.5
     assert manifest["data"]["fingerprint"]
-    assert manifest["versions"]["torch"] == torch.__version__.split("+")[0] or "+" in manifest["versions"]["torch"]
+    assert (
+        manifest["versions"]["torch"] == torch.__version__.split("+")[0]
+        or "+" in manifest["versions"]["torch"]
+    )
     assert [step for step, _ in history(folder, "valid/macro_f1")] == [3, 6]
     pictures = {path.stem for path in (folder / "figures").glob("*.png")}
-    assert pictures >= {"curves", "input_augmentation", "test_classes", "test_confusion", "test_roc", "valid_classes"}
+    assert pictures >= {
+        "curves",
+        "input_augmentation",
+        "test_classes",
+        "test_confusion",
+        "test_roc",
+        "valid_classes",
+    }
     assert list(folder.glob("events.out.tfevents.*"))
     assert "MFCC + logistic regression" in done.out
 
@@ -38,7 +52,10 @@ def test_fit_leaves_everything_behind(fit):
 def test_a_named_run_resumes_where_it_stopped(fit):
     unbroken = fit("trainer.max_epochs=4", "task.dropout=0.3", run="unbroken")
     fit("trainer.max_epochs=2", "task.dropout=0.3", "schedule=constant", run="broken")
-    first = history(fit("trainer.max_epochs=4", "task.dropout=0.3", "schedule=constant", run="straight").folder, "valid/loss")
+    first = history(
+        fit("trainer.max_epochs=4", "task.dropout=0.3", "schedule=constant", run="straight").folder,
+        "valid/loss",
+    )
     resumed = fit("trainer.max_epochs=4", "task.dropout=0.3", "schedule=constant", run="broken")
     assert history(resumed.folder, "valid/loss") == first
     assert unbroken.status == 0

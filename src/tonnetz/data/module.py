@@ -70,9 +70,13 @@ class AudioData(L.LightningDataModule):
         if on_error not in ("fail", "skip"):
             raise UserError(f"data.on_error={on_error}: known are fail, skip")
         if batch_size < 1 or not 0 < fraction <= 1:
-            raise UserError(f"data.batch_size={batch_size} data.fraction={fraction}: need at least 1, and (0, 1]")
+            raise UserError(
+                f"data.batch_size={batch_size} data.fraction={fraction}: need at least 1, and (0, 1]"
+            )
         if not corpora:
-            raise UserError("data.sources is empty: name at least one, e.g. data.sources=[philharmonia:/folder]")
+            raise UserError(
+                "data.sources is empty: name at least one, e.g. data.sources=[philharmonia:/folder]"
+            )
         self.corpora, self.frontend, self.plan, self.cache = corpora, frontend, plan, Path(cache)
         self.seed, self.split_seed, self.batch_size, self.workers = seed, split_seed, batch_size, workers
         self.fractions = {"valid": valid, "test": test}
@@ -97,14 +101,18 @@ class AudioData(L.LightningDataModule):
             frame = prepare(corpus, self.cache, rate, self.on_error)
             frame = frame.with_columns(
                 split=pl.coalesce(pl.lit(corpus.split, pl.String), "split"),
-                group=pl.concat_str("corpus", "group", separator="/"),  # equal names of two corpora are two groups
+                group=pl.concat_str(
+                    "corpus", "group", separator="/"
+                ),  # equal names of two corpora are two groups
             )
             frames.append(self._name_labels(frame, corpus))
         frame = track_table.concat(frames)
         foreign = set(frame["split"].drop_nulls()) - set(track_table.SPLITS)
         if foreign:
             raise UserError(f"split '{min(foreign)}': known are train, valid, test")
-        frame = track_table.split_tracks(frame, self.fractions["valid"], self.fractions["test"], self.split_seed)
+        frame = track_table.split_tracks(
+            frame, self.fractions["valid"], self.fractions["test"], self.split_seed
+        )
         track_table.check_disjoint(frame)
         return self._thin(frame)
 
@@ -120,7 +128,9 @@ class AudioData(L.LightningDataModule):
         except UserError as error:
             raise UserError(f"{corpus.root}: {error} (data.taxonomy={self.taxonomy})") from None
         rename = pl.element().replace(nodes)
-        return frame.with_columns(pl.col(column).list.eval(rename).list.unique(maintain_order=True) for column in lists.columns)
+        return frame.with_columns(
+            pl.col(column).list.eval(rename).list.unique(maintain_order=True) for column in lists.columns
+        )
 
     def _thin(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Keep `fraction` of the training tracks, drawn by the seed of the split."""
@@ -142,7 +152,9 @@ class AudioData(L.LightningDataModule):
         """Describe the training split. Raises UserError when a class has no training track."""
         train = self.table.filter(pl.col("split") == "train")
         if not train.height:
-            raise UserError("no training tracks: the corpus gives all of them to other splits (data.valid, data.test)")
+            raise UserError(
+                "no training tracks: the corpus gives all of them to other splits (data.valid, data.test)"
+            )
         classes = sorted(set(self.table["labels"].explode().drop_nulls()))
         taught = set(train["labels"].explode().drop_nulls())
         for name in classes:
@@ -152,7 +164,9 @@ class AudioData(L.LightningDataModule):
                     f"class '{name}' has no training file (it is in {place['split']}: {place['path']}); add some or leave it out"
                 )
         matrix = track_table.label_matrix(train.with_columns(pl.col("labels").fill_null([])), classes)
-        several = any(c.multilabel for c in self.corpora) or bool((self.table["labels"].list.len() != 1).any())
+        several = any(c.multilabel for c in self.corpora) or bool(
+            (self.table["labels"].list.len() != 1).any()
+        )
         return DataSpec(
             classes=tuple(classes),
             multilabel=several if self.multilabel is None else self.multilabel,
@@ -171,7 +185,9 @@ class AudioData(L.LightningDataModule):
         """Excerpts (train) or covering windows of one split. Raises UserError when it is empty."""
         frame = self.split(name)
         if not frame.height:
-            raise UserError(f"no tracks in the split '{name}'; see data.valid and data.test, or the corpus's own lists")
+            raise UserError(
+                f"no tracks in the split '{name}'; see data.valid and data.test, or the corpus's own lists"
+            )
         tracks = Tracks(frame, self._labels(frame), self.normalize)
         rate = self.frontend.sample_rate
         store = self.features(frame) if self.plan.source == "features" else None
@@ -206,7 +222,9 @@ class AudioData(L.LightningDataModule):
 
     def _ranks(self) -> dict[str, int]:
         trainer = self.trainer
-        return {"rank": trainer.global_rank, "world": trainer.world_size} if trainer else {"rank": 0, "world": 1}
+        return (
+            {"rank": trainer.global_rank, "world": trainer.world_size} if trainer else {"rank": 0, "world": 1}
+        )
 
     def train_dataloader(self) -> Loader:
         """Shuffled excerpts of the training split."""
@@ -222,7 +240,9 @@ class AudioData(L.LightningDataModule):
     @property
     def steps(self) -> int:
         """Batches an epoch, on each process."""
-        return self.plan.steps or max(1, self.split("train").height // (self.batch_size * self._ranks()["world"]))
+        return self.plan.steps or max(
+            1, self.split("train").height // (self.batch_size * self._ranks()["world"])
+        )
 
     def windows(self, name: str) -> Loader:
         """Windows that cover every track of a split, dealt out to the ranks."""
@@ -243,5 +263,3 @@ def _families(classes: Sequence[str], taxonomy: str | None) -> tuple[str, ...]:
         return ("",) * len(classes)
     tree = Taxonomy.load(taxonomy)
     return tuple(tree.family(name) for name in classes)
-
-

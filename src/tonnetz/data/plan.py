@@ -36,7 +36,9 @@ class Plan:
         if self.seconds <= 0 or (self.hop is not None and self.hop <= 0):
             raise UserError(f"task.plan.seconds={self.seconds} hop={self.hop}: must be positive")
         if self.steps is not None and self.steps < 1:
-            raise UserError(f"task.plan.steps={self.steps}: must be at least 1, or null for one pass an epoch")
+            raise UserError(
+                f"task.plan.steps={self.steps}: must be at least 1, or null for one pass an epoch"
+            )
         for key, value, known in (
             ("source", self.source, ("audio", "features")),
             ("pad", self.pad, ("zero", "repeat")),

@@ -23,7 +23,9 @@ FACTS = ("audio", "header", "samples", "peak")  # of a prepared file, as the jou
 PEAK = 0.99  # prepared files are scaled to this peak, so 16 bits are well used
 
 
-def prepare(corpus: Corpus, folder: str | Path, sample_rate: int, on_error: str = "fail", workers: int = 0) -> pl.DataFrame:
+def prepare(
+    corpus: Corpus, folder: str | Path, sample_rate: int, on_error: str = "fail", workers: int = 0
+) -> pl.DataFrame:
     """Return the corpus's track table with columns audio, header, first, samples, peak: where its PCM lies.
 
     Args:
@@ -51,7 +53,9 @@ def _at_rate(rows: pl.DataFrame, corpus: Prepared, sample_rate: int) -> pl.DataF
     """Rows of a corpus that was prepared before. Raises UserError when it was for another sample rate."""
     if corpus.rate != (sample_rate,):
         have = ", ".join(map(str, corpus.rate))
-        raise UserError(f"{corpus.root}: prepared at {have} Hz, but the front-end works at {sample_rate} Hz; prepare it anew from the raw files")
+        raise UserError(
+            f"{corpus.root}: prepared at {have} Hz, but the front-end works at {sample_rate} Hz; prepare it anew from the raw files"
+        )
     return rows.with_columns(pl.lit(corpus.key).alias("corpus"))
 
 
@@ -90,7 +94,9 @@ def _decode_all(
 def _key(path: str) -> str:
     """Identify a source file by place, size and time of change: a changed file is prepared anew."""
     stat = os.stat(path)
-    return hashlib.blake2b(f"{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}".encode(), digest_size=12).hexdigest()
+    return hashlib.blake2b(
+        f"{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}".encode(), digest_size=12
+    ).hexdigest()
 
 
 def _decode(path: str, target: Path, rate: int) -> dict[str, Any]:
@@ -153,14 +159,21 @@ def _report(home: Path, bad: dict[str, str], total: int, on_error: str) -> None:
 def _locate(rows: pl.DataFrame, facts: dict[str, dict[str, Any]], rate: int) -> pl.DataFrame:
     """Join rows with where their audio lies; excerpts (offset, duration) become first sample and sample count."""
     found = pl.DataFrame(
-        [{"path": path, "total": f["samples"], **{k: f[k] for k in ("audio", "header", "peak")}} for path, f in facts.items()]
+        [
+            {"path": path, "total": f["samples"], **{k: f[k] for k in ("audio", "header", "peak")}}
+            for path, f in facts.items()
+        ]
     )
     frame = rows.join(found, on="path", how="inner", maintain_order="left")
     first = (pl.col("offset") * rate).round().cast(pl.Int64)
     wanted = (pl.col("duration") * rate).round().cast(pl.Int64)
     frame = frame.with_columns(first=pl.min_horizontal(first, "total"))
     left = pl.col("total") - pl.col("first")
-    frame = frame.with_columns(samples=pl.when(pl.col("offset") > 0).then(pl.min_horizontal(wanted.fill_null(left), left)).otherwise(pl.coalesce(pl.min_horizontal(wanted, left), left)))
+    frame = frame.with_columns(
+        samples=pl.when(pl.col("offset") > 0)
+        .then(pl.min_horizontal(wanted.fill_null(left), left))
+        .otherwise(pl.coalesce(pl.min_horizontal(wanted, left), left))
+    )
     outside = frame.filter(pl.col("samples") <= 0)
     if outside.height:
         path, offset = outside.select("path", "offset").row(0)

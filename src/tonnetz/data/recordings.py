@@ -100,7 +100,12 @@ def recording_batches(
             errors[item["index"]] = item["error"]
             continue
         count = len(item["start"])
-        pending.append({**{k: item[k] for k in ("audio", "lengths", "start")}, "row": torch.full((count,), item["index"])})
+        pending.append(
+            {
+                **{k: item[k] for k in ("audio", "lengths", "start")},
+                "row": torch.full((count,), item["index"]),
+            }
+        )
         held += count
         while held >= batch_size:
             batch, pending = _take(pending, batch_size)

@@ -11,7 +11,7 @@ from tonnetz.frontend.base import Frontend, check_fft, check_range, forget_buffe
 
 
 class LogMel(Frontend):
-    """Power mel spectrogram in dB, 10 log10(max(S, 1e-10)): (B, C, N) -> (B, C, F, T).
+    """Power mel spectrogram in dB, 10 log10(max(S, floor)): (B, C, N) -> (B, C, F, T).
 
     Slaney's mel scale and area norm, periodic Hann window, centred frames with reflected edges, no
     ``top_db``: equal to ``librosa.power_to_db(librosa.feature.melspectrogram(..., pad_mode="reflect"),
@@ -26,19 +26,22 @@ class LogMel(Frontend):
         bins: int = 64,
         fmin: float = 30.0,
         fmax: float | None = None,
+        floor: float = 1e-10,
     ) -> None:
         """Sample rate and band edges in Hz (``fmax`` null = half the rate), FFT size and hop in samples, mel
-        bins.
+        bins, and the smallest power: what lies below it is silence.
 
         Raises UserError for an odd FFT size or a band outside 0 to half the sample rate.
         """
         top = check_range(sample_rate, fmin, fmax)
         check_fft(n_fft)
-        params = {"n_fft": n_fft, "fmin": fmin, "fmax": top}
+        if floor <= 0:
+            raise UserError(f"frontend.floor: {floor} must be positive, such as 1e-10")
+        params = {"n_fft": n_fft, "fmin": fmin, "fmax": top, "floor": floor}
         super().__init__(
             sample_rate, hop, 1, bins, params={"sample_rate": sample_rate, "hop": hop, "bins": bins, **params}
         )
-        self.pad = n_fft // 2
+        self.pad, self.floor = n_fft // 2, floor
         self.mel = MelSpectrogram(
             sample_rate=sample_rate,
             n_fft=n_fft,
@@ -56,7 +59,7 @@ class LogMel(Frontend):
     def compute(self, audio: Tensor) -> Tensor:
         """Audio (B, C, N) -> dB (B, C, F, T)."""
         power = self.mel(reflect(audio, self.pad))  # (B, C, F, T)
-        return 10.0 * power.clamp(min=1e-10).log10()
+        return 10.0 * power.clamp(min=self.floor).log10()
 
 
 class MFCC(Frontend):

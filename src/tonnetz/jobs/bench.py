@@ -17,17 +17,31 @@ from tonnetz import figures
 from tonnetz.build import Experiment, build
 from tonnetz.data.excerpts import ahead
 from tonnetz.device import choose_device
+from tonnetz.errors import UserError
 from tonnetz.manifest import Run, write_json
 from tonnetz.metrics.classification import per_row, score
 from tonnetz.quiet import quiet
 
-STAGES = ("loader", "wave augment", "front-end", "spectral augment", "forward", "backward", "optimizer", "metric")
+STAGES = (
+    "loader",
+    "wave augment",
+    "front-end",
+    "spectral augment",
+    "forward",
+    "backward",
+    "optimizer",
+    "metric",
+)
 
 
 def run(cfg: DictConfig, run: Run) -> None:
     """Print a table, write `bench.json` and `figures/bench.png`."""
     quiet()
     experiment = build(cfg)
+    if not hasattr(experiment.task, "scores"):
+        raise UserError(
+            f"job=bench: {type(experiment.task).__name__} keeps no scores to time; take task=classification"
+        )
     device = choose_device(cfg.trainer.accelerator)
     times = step_times(experiment, device, cfg.job.batches, cfg.job.warmup)
     size = cfg.data.batch_size
@@ -39,11 +53,16 @@ def run(cfg: DictConfig, run: Run) -> None:
         result["reading"] = reading_rates(experiment, cfg.job.batches)
     _print(result)
     write_json(run.folder / "bench.json", result)
-    figures.save(figures.time_bars(median, f"one training step of {size} on {device}"), run.folder / "figures" / "bench.png")
+    figures.save(
+        figures.time_bars(median, f"one training step of {size} on {device}"),
+        run.folder / "figures" / "bench.png",
+    )
     run.facts["bench"] = result
 
 
-def step_times(experiment: Experiment, device: torch.device, batches: int, warmup: int) -> dict[str, list[float]]:
+def step_times(
+    experiment: Experiment, device: torch.device, batches: int, warmup: int
+) -> dict[str, list[float]]:
     """Seconds of each stage of `batches` training steps, after `warmup` ones. The loader's is what the loop waits for."""
     task: Any = experiment.task.to(device).train()
     optimizer = task.optimizer(task.parameters())
@@ -130,12 +149,19 @@ def reading_rates(experiment: Experiment, batches: int) -> dict[str, Any]:
             next(iterator)
     rates = _rate(loader, 10 * batches), _rate(slow, 6 * batches)
     kinds = " ".join(sorted({Path(path).suffix for path in chosen}))
-    return {"workers": data.workers, "prepared": rates[0], f"librosa {kinds}": rates[1], "ratio": rates[0] / rates[1]}
+    return {
+        "workers": data.workers,
+        "prepared": rates[0],
+        f"librosa {kinds}": rates[1],
+        "ratio": rates[0] / rates[1],
+    }
 
 
 def _rate(batches: Iterator[Any], count: int) -> float:
     start = time.perf_counter()
-    items = sum(len(batch["row"] if isinstance(batch, dict) else batch) for batch in itertools.islice(batches, count))
+    items = sum(
+        len(batch["row"] if isinstance(batch, dict) else batch) for batch in itertools.islice(batches, count)
+    )
     return items / (time.perf_counter() - start)
 
 
@@ -144,14 +170,27 @@ def _print(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     total = sum(result["seconds_per_batch"].values())
-    table = Table("stage", "ms a batch", "share", "items/s", title=f"training step, batch {result['batch_size']}, {result['device']}")
+    table = Table(
+        "stage",
+        "ms a batch",
+        "share",
+        "items/s",
+        title=f"training step, batch {result['batch_size']}, {result['device']}",
+    )
     for name, seconds in result["seconds_per_batch"].items():
-        table.add_row(name, f"{1000 * seconds:.2f}", f"{seconds / total:.1%}", f"{result['items_per_second'][name]:,.0f}")
+        table.add_row(
+            name,
+            f"{1000 * seconds:.2f}",
+            f"{seconds / total:.1%}",
+            f"{result['items_per_second'][name]:,.0f}",
+        )
     table.add_row("all", f"{1000 * total:.2f}", "", f"{result['batch_size'] / total:,.0f}", style="bold")
     console = Console()
     console.print(table)
     if "reading" in result:
-        reading = Table("reading excerpts", "per second", title="prepared audio against decoding each item with librosa")
+        reading = Table(
+            "reading excerpts", "per second", title="prepared audio against decoding each item with librosa"
+        )
         for name, rate in result["reading"].items():
             reading.add_row(name, f"{rate:,.1f}")
         console.print(reading)

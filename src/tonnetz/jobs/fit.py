@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
@@ -17,9 +16,9 @@ from tonnetz.callbacks import Dashboard, History, Interrupt
 from tonnetz.checkpoint import load_checkpoint
 from tonnetz.errors import UserError
 from tonnetz.jobs.prepare import show, summary
-from tonnetz.report import show_scores, write_scores
 from tonnetz.manifest import Run
 from tonnetz.quiet import quiet
+from tonnetz.report import show_scores, write_scores
 
 FIXED = ("frontend", "model", "pooling", "task", "loss")  # a resumed run must have these as it had them
 
@@ -84,7 +83,9 @@ def _checkpoints(cfg: DictConfig, experiment: Experiment, folder: Path) -> list[
     """best.ckpt by the task's monitor (the last one when nothing validates), last.ckpt every epoch and on request."""
     task = experiment.task
     validates = experiment.data.split("valid").height > 0 and cfg.trainer.get("limit_val_batches", 1) != 0
-    monitored = {"monitor": task.monitor, "mode": task.mode, "save_on_train_epoch_end": False} if validates else {}
+    monitored = (
+        {"monitor": task.monitor, "mode": task.mode, "save_on_train_epoch_end": False} if validates else {}
+    )
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
     found: list[L.Callback] = [
         ModelCheckpoint(filename="best", **common, **monitored),
@@ -113,7 +114,7 @@ def _finish(cfg: DictConfig, run: Run, trainer: Any, experiment: Experiment, das
         trainer.test(task, data.test_dataloader(), verbose=False)
         scores["test"] = task.outcome["test"]["values"]
     if trainer.is_global_zero:
-        if tested and cfg.job.baseline:
+        if tested and cfg.job.baseline and task.baseline:
             from tonnetz.baseline import mfcc_baseline
 
             scores["baseline"] = mfcc_baseline(data)
@@ -136,12 +137,26 @@ def _best_score(trainer: Any, best: Path) -> float:
     return float("nan")
 
 
-def _log_hparams(trainer: Any, cfg: DictConfig, task: Any, scores: dict[str, dict[str, float]], score: float) -> None:
+def _log_hparams(
+    trainer: Any, cfg: DictConfig, task: Any, scores: dict[str, dict[str, float]], score: float
+) -> None:
     """One row in TensorBoard's hparams page: what was chosen, and the final metrics."""
-    chosen = {f"{g}": cfg[g]._target_.split(".")[-1] for g in ("data", "frontend", "model", "pooling", "loss", "optimizer", "schedule") if "_target_" in cfg[g]}
+    chosen = {
+        f"{g}": cfg[g]._target_.split(".")[-1]
+        for g in ("data", "frontend", "model", "pooling", "loss", "optimizer", "schedule")
+        if "_target_" in cfg[g]
+    }
     chosen["data"] = str(cfg.data.get("root"))
-    numbers = {"seed": cfg.seed, "lr": cfg.optimizer.get("lr"), "batch_size": cfg.data.batch_size, "max_epochs": cfg.trainer.max_epochs, "seconds": cfg.task.plan.seconds}
-    final = {f"final/{task.monitor}": score} | {f"final/test_{k}": v for k, v in scores.get("test", {}).items() if "window" not in k}
+    numbers = {
+        "seed": cfg.seed,
+        "lr": cfg.optimizer.get("lr"),
+        "batch_size": cfg.data.batch_size,
+        "max_epochs": cfg.trainer.max_epochs,
+        "seconds": cfg.task.plan.seconds,
+    }
+    final = {f"final/{task.monitor}": score} | {
+        f"final/test_{k}": v for k, v in scores.get("test", {}).items() if "window" not in k
+    }
     final = {name: value for name, value in final.items() if value == value}
     trainer.logger.log_hyperparams({**chosen, **{k: v for k, v in numbers.items() if v is not None}}, final)
     trainer.logger.finalize("success")

@@ -28,6 +28,10 @@ def run(cfg: DictConfig, run: Run) -> None:
     quiet()
     paths = find_recordings(_inputs(cfg))
     experiment, _ = restore(cfg, list(HydraConfig.get().overrides.task))
+    if not hasattr(experiment.task, "probabilities"):
+        raise UserError(
+            f"job=predict: {type(experiment.task).__name__} gives no class probabilities; try job=embed"
+        )
     found, errors = predict(experiment, paths, choose_device(cfg.trainer.accelerator))
     write_predictions(run.folder, found, experiment, cfg.job.timeline)
     _print(found)
@@ -45,7 +49,9 @@ def _inputs(cfg: DictConfig) -> list[str]:
     return [inputs] if isinstance(inputs, str) else list(inputs)
 
 
-def predict(experiment: Experiment, paths: list[str], device: torch.device) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def predict(
+    experiment: Experiment, paths: list[str], device: torch.device
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Judge recordings window by window. Returns one dict a usable file, and path -> reason of the others."""
     task: Any = experiment.task.to(device).eval()
     data = experiment.data
@@ -81,11 +87,16 @@ def predict(experiment: Experiment, paths: list[str], device: torch.device) -> t
     return found, errors
 
 
-def write_predictions(folder: Path, found: list[dict[str, Any]], experiment: Experiment, timeline: bool) -> None:
+def write_predictions(
+    folder: Path, found: list[dict[str, Any]], experiment: Experiment, timeline: bool
+) -> None:
     """JSON Lines with everything, CSV with one row a file, CSV with one row a window."""
     classes = experiment.task.spec.classes
     seconds = experiment.data.plan.seconds
-    with (folder / "predictions.jsonl").open("w") as lines, (folder / "predictions.csv").open("w", newline="") as file:
+    with (
+        (folder / "predictions.jsonl").open("w") as lines,
+        (folder / "predictions.csv").open("w", newline="") as file,
+    ):
         table = csv.writer(file)
         table.writerow(["path", "labels", *classes])
         for item in found:
@@ -93,18 +104,31 @@ def write_predictions(folder: Path, found: list[dict[str, Any]], experiment: Exp
             if timeline:
                 rows = zip(item["start"], item["windows"].tolist(), strict=True)
                 line["timeline"] = [
-                    {"start": round(s, 3), "end": round(s + seconds, 3), **{c: round(p, 4) for c, p in zip(classes, w, strict=True)}}
+                    {
+                        "start": round(s, 3),
+                        "end": round(s + seconds, 3),
+                        **{c: round(p, 4) for c, p in zip(classes, w, strict=True)},
+                    }
                     for s, w in rows
                 ]
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-            table.writerow([item["path"], ";".join(item["labels"]), *(item["probabilities"][c] for c in classes)])
+            table.writerow(
+                [item["path"], ";".join(item["labels"]), *(item["probabilities"][c] for c in classes)]
+            )
     if timeline:
         with (folder / "timeline.csv").open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["path", "start", "end", *classes])
             for item in found:
                 for start, window in zip(item["start"], item["windows"].tolist(), strict=True):
-                    table.writerow([item["path"], f"{start:.3f}", f"{start + seconds:.3f}", *(f"{p:.6f}" for p in window)])
+                    table.writerow(
+                        [
+                            item["path"],
+                            f"{start:.3f}",
+                            f"{start + seconds:.3f}",
+                            *(f"{p:.6f}" for p in window),
+                        ]
+                    )
 
 
 def _print(found: list[dict[str, Any]], most: int = 30) -> None:
@@ -121,7 +145,7 @@ def report_bad(errors: dict[str, str], folder: Path, on_error: str, good: int) -
         return
     with (folder / "skipped.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["path", "reason"], *errors.items()])
-    path, reason = next(iter(errors.items()))
+    _path, reason = next(iter(errors.items()))
     more = f" ({len(errors)} bad files in all, listed in {folder / 'skipped.csv'})" if len(errors) > 1 else ""
     if on_error == "fail" or not good:
         raise UserError(f"{reason}{more}")

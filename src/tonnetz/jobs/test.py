@@ -22,13 +22,25 @@ def run(cfg: DictConfig, run: Run) -> float:
     if split not in ("train", "valid", "test"):
         raise UserError(f"job.split={split}: known are train, valid, test")
     show(data)
-    dashboard = Dashboard(run.folder, History(run.folder / "metrics.csv"), {split: data.split(split)["id"].to_list()})
+    dashboard = Dashboard(
+        run.folder, History(run.folder / "metrics.csv"), {split: data.split(split)["id"].to_list()}
+    )
     trainer = build_trainer(cfg, logger=False, callbacks=[dashboard], default_root_dir=run.folder)
     data.trainer = trainer
     trainer.test(task, data.windows(split), verbose=False)
     scores = {"test": task.outcome["test"]["values"]}
     if trainer.is_global_zero:
-        write_scores(run.folder, scores, {"test": task.outcome["test"]["per_class"]}, task.spec, {"ckpt": str(path), "split": split})
+        write_scores(
+            run.folder,
+            scores,
+            {"test": task.outcome["test"]["per_class"]},
+            task.spec,
+            {"ckpt": str(path), "split": split},
+        )
         show_scores(scores, task)
-    run.facts |= {"data": summary(data), "metrics": {f"test/{k}": v for k, v in scores["test"].items()}, "ckpt": str(path)}
+    run.facts |= {
+        "data": summary(data),
+        "metrics": {f"test/{k}": v for k, v in scores["test"].items()},
+        "ckpt": str(path),
+    }
     return float(scores["test"][task.score])

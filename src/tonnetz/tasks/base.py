@@ -40,6 +40,8 @@ class Task(L.LightningModule):
     monitor: ClassVar[str] = "valid/loss"
     mode: ClassVar[str] = "min"
     score: ClassVar[str] = "loss"  # the metric that stands for a run in tables and sweeps
+    curves: ClassVar[tuple[str, ...]] = ()  # validation metrics drawn over the steps, beside the losses
+    baseline: ClassVar[bool] = False  # whether the MFCC baseline answers the same question
 
     def __init__(
         self,
@@ -66,7 +68,9 @@ class Task(L.LightningModule):
         """Augment, encode, compare. Raises Diverged before a NaN reaches the weights."""
         loss = self.loss(self.augment.wave(batch))
         if not torch.isfinite(loss):
-            raise Diverged(f"the training loss became {loss.item()} at step {self.global_step}; lower optimizer.lr")
+            raise Diverged(
+                f"the training loss became {loss.item()} at step {self.global_step}; lower optimizer.lr"
+            )
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["row"]))
         return loss
 
@@ -77,6 +81,19 @@ class Task(L.LightningModule):
     def embed(self, batch: Batch) -> Tensor:
         """One vector an excerpt, (B, D)."""
         raise TypeError(f"{type(self).__name__} has no embedding")
+
+    def figures(self, stage: str) -> dict[str, Any]:
+        """Figures by name that show the last evaluation of a stage (valid or test)."""
+        return {}
+
+    def on_test_end(self) -> None:
+        """Keep the logged test metrics for the final table, unless the task kept more itself."""
+        logged = {
+            k.removeprefix("test/"): float(v)
+            for k, v in self.trainer.callback_metrics.items()
+            if k.startswith("test/")
+        }
+        self.outcome.setdefault("test", {"values": logged, "per_class": {}})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer with no decay on vectors; the schedule moves every step (plateau: every validation)."""

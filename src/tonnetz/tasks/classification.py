@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tonnetz.errors import UserError, suggest
 from tonnetz.losses import FamilyLoss
-from tonnetz.metrics.classification import METHODS, best_thresholds, decide, per_row, score
+from tonnetz.metrics.classification import METHODS, best_thresholds, confusion, decide, per_row, score
 from tonnetz.metrics.store import Scores
 from tonnetz.tasks.base import Batch, Task
 
@@ -30,6 +30,8 @@ class Classification(Task):
     monitor: ClassVar[str] = "valid/macro_f1"
     mode: ClassVar[str] = "max"
     score: ClassVar[str] = "macro_f1"
+    curves: ClassVar[tuple[str, ...]] = ("valid/macro_f1", "valid/map", "valid/accuracy", "valid/roc_auc")
+    baseline: ClassVar[bool] = True
     thresholds: Tensor
 
     def __init__(
@@ -50,20 +52,26 @@ class Classification(Task):
         self.aggregate, self.family_weight = aggregate, family_weight
         classes = len(self.spec.classes)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(pooling.out_dim, classes))  # type: ignore[arg-type]
-        self.register_buffer("thresholds", torch.full((classes,), 0.5))  # tuned on validation, kept with the weights
+        self.register_buffer(
+            "thresholds", torch.full((classes,), 0.5)
+        )  # tuned on validation, kept with the weights
         self.family = FamilyLoss(self._family_indices(families)) if family_weight else None
         self.scores = nn.ModuleDict({stage: Scores(classes) for stage in ("valid", "test")})
         self._check_loss()
 
     def _check_loss(self) -> None:
         if self.spec.multilabel and self.criterion.activation == "softmax":
-            raise UserError("loss=ce needs exactly one label a track, but this corpus is multi-label; use loss=bce")
+            raise UserError(
+                "loss=ce needs exactly one label a track, but this corpus is multi-label; use loss=bce"
+            )
 
     def _family_indices(self, families: dict[str, str] | None) -> tuple[int, ...]:
         own = families or dict(zip(self.spec.classes, self.spec.families, strict=True))
         names = [own.get(name, "") for name in self.spec.classes]
         if not any(names):
-            raise UserError("task.family_weight needs families: set data.taxonomy=hornbostel_sachs or task.families")
+            raise UserError(
+                "task.family_weight needs families: set data.taxonomy=hornbostel_sachs or task.families"
+            )
         known = sorted(set(names) - {""})
         return tuple(known.index(name) if name else -1 for name in names)
 
@@ -88,7 +96,9 @@ class Classification(Task):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Probabilities (B, K) as the loss defines them."""
-        return logits.float().softmax(-1) if self.criterion.activation == "softmax" else logits.float().sigmoid()
+        return (
+            logits.float().softmax(-1) if self.criterion.activation == "softmax" else logits.float().sigmoid()
+        )
 
     def _evaluate(self, stage: str, batch: Batch) -> None:
         logits = self(batch)
@@ -127,7 +137,13 @@ class Classification(Task):
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()})
         named = zip(self.spec.classes, per_class["f1"].tolist(), strict=True)
         self.log_dict({f"{stage}_class/{name}_f1": value for name, value in named})
-        self.outcome[stage] = {"prob": prob.cpu(), "target": target.cpu(), "values": values, "per_class": per_class}
+        kept = {name: metric.cpu() for name, metric in per_class.items()}
+        self.outcome[stage] = {
+            "prob": prob.cpu(),
+            "target": target.cpu(),
+            "values": values,
+            "per_class": kept,
+        }
 
     def _score(self, prob: Tensor, target: Tensor) -> tuple[dict[str, float], dict[str, Tensor]]:
         return score(prob, target, self.thresholds.to(prob), self.spec.multilabel)
@@ -135,3 +151,28 @@ class Classification(Task):
     def decide(self, prob: Tensor) -> Tensor:
         """Decisions (files, K) bool: above the thresholds, or the most probable class."""
         return decide(prob, self.thresholds.to(prob) if self.spec.multilabel else None).bool()
+
+    def figures(self, stage: str) -> dict[str, Any]:
+        """Bars per class; of a test also confusion, ROC curves and the histogram of probabilities."""
+        found = self.outcome.get(stage)
+        if not found:
+            return {}
+        from tonnetz import figures
+
+        classes, prob, target = self.spec.classes, found["prob"], found["target"]
+        bars = {name: found["per_class"][name].tolist() for name in ("f1", "ap")}
+        title = f"{stage}: {len(prob)} files, macro F1 {found['values']['macro_f1']:.3f}"
+        drawn = {"classes": figures.class_bars(bars, classes, title)}
+        if stage == "test":
+            areas = found["per_class"]["auc"].tolist()
+            drawn["confusion"] = figures.confusion_matrix(*self._confusion(prob, target))
+            drawn["roc"] = figures.roc_curves(prob.numpy(), target.numpy(), classes, areas)
+            drawn["probabilities"] = figures.score_histogram(prob.numpy(), target.numpy())
+        return drawn
+
+    def _confusion(self, prob: Tensor, target: Tensor) -> tuple[Any, tuple[str, ...], str]:
+        """Counts (K true, K found); of several labels, how often one is found where another is true."""
+        if self.spec.multilabel:
+            counts = (target == 1).float().T @ self.decide(prob).float()
+            return counts.numpy(), self.spec.classes, "test: files with one class in which the other is found"
+        return confusion(prob, target, multilabel=False).numpy(), self.spec.classes, "test files"

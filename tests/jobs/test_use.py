@@ -1,0 +1,186 @@
+"""What one does with a checkpoint: test, predict, embed; and the jobs that need none: prepare, baseline, bench."""
+
+import csv
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+import soundfile
+from safetensors.numpy import load_file
+
+from tests.conftest import RATE, tone
+
+
+@pytest.fixture
+def trained(fit):
+    done = fit("trainer.max_epochs=6", "task.plan.steps=20")
+    assert done.status == 0, done.err
+    return done
+
+
+def best(done):
+    return f"ckpt={done.folder / 'checkpoints' / 'best.ckpt'}"
+
+
+def test_a_checkpoint_needs_nothing_else(cli, trained):
+    again = cli("job=test", best(trained), run="again")
+    assert again.status == 0, again.err
+    assert again.json("metrics.json")["test"] == pytest.approx(trained.json("metrics.json")["test"])
+    assert (again.folder / "test_classes.csv").exists()
+    assert (again.folder / "figures" / "test_confusion.png").exists()
+
+
+def test_other_data_keeps_the_classes_of_training(cli, trained, tmp_path):
+    for kind in ("sine", "buzz"):
+        (tmp_path / "more" / kind).mkdir(parents=True)
+        for i in range(8):
+            soundfile.write(tmp_path / "more" / kind / f"{i}.wav", tone(kind, 500 + i), RATE)
+    done = cli(
+        "job=test",
+        best(trained),
+        "data=folder",
+        f"data.root={tmp_path / 'more'}",
+        "job.split=train",
+        run="other",
+    )
+    assert done.status == 0, done.err
+    assert list(done.json("metrics.json")["classes"]["test"]["f1"]) == ["buzz", "noise", "sine"]
+
+
+def test_predict_files_folders_and_lists(cli, trained, corpus, tmp_path):
+    soundfile.write(tmp_path / "long.flac", tone("sine", 77, seconds=2.3), 22050)
+    (tmp_path / "list.csv").write_text("file,remark\nlong.flac,here\n")
+    inputs = f"job.inputs=[{corpus / 'noise'},{corpus / 'buzz' / '1.wav'},{tmp_path / 'list.csv'}]"
+    done = cli("job=predict", best(trained), inputs, run="predict")
+    assert done.status == 0, done.err
+    lines = [json.loads(line) for line in (done.folder / "predictions.jsonl").read_text().splitlines()]
+    assert [line["path"].rsplit("/", 1)[1] for line in lines] == [
+        *(f"{i}.wav" for i in range(10)),
+        "1.wav",
+        "long.flac",
+    ]
+    for line in lines:
+        assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+        assert line["labels"] == [max(line["probabilities"], key=line["probabilities"].get)]
+    right = sum(line["labels"] == ["noise"] for line in lines[:10])
+    assert right >= 8
+    seconds = 2.3 * RATE / 22050
+    assert lines[-1]["timeline"][-1]["end"] == pytest.approx(
+        seconds, abs=2e-3
+    )  # the last window ends with the file
+    with (done.folder / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["labels"] == lines[0]["labels"][0]
+    with (done.folder / "timeline.csv").open() as file:
+        windows = list(csv.DictReader(file))
+    assert len(windows) == sum(len(line["timeline"]) for line in lines)
+
+
+def test_predict_agrees_with_test(cli, trained, corpus):
+    """A file judged alone gets what it got inside the test split: no skew between training and use."""
+    table = pl.read_ndjson(next((trained.folder.parents[1] / "data").glob("folder-*/tracks.jsonl")))
+    done = cli("job=predict", best(trained), f"job.inputs=[{corpus}]", run="all")
+    lines = [json.loads(line) for line in (done.folder / "predictions.jsonl").read_text().splitlines()]
+    guess = {line["path"]: line["labels"][0] for line in lines}
+    manifest = trained.json("manifest.json")
+    assert manifest["data"]["tracks"]["test"] > 0
+    truth = dict(zip(table["path"], table["labels"].list.first(), strict=True))
+    accuracy = np.mean([guess[path] == truth[path] for path in truth])
+    assert accuracy > 0.8
+
+
+def test_a_bad_file_costs_only_itself(cli, trained, corpus, tmp_path):
+    (tmp_path / "bad.wav").write_bytes(b"")
+    inputs = f"job.inputs=[{tmp_path / 'bad.wav'},{corpus / 'sine' / '0.wav'}]"
+    done = cli("job=predict", best(trained), inputs, run="bad")
+    assert done.status == 2
+    assert "bad.wav: the file is empty" in done.err
+    assert len((done.folder / "predictions.jsonl").read_text().splitlines()) == 1
+    skipped = cli("job=predict", best(trained), inputs, "data.on_error=skip", run="skipped")
+    assert skipped.status == 0
+    assert "left out" in skipped.err
+
+
+def test_embed_the_corpus_and_files(cli, trained, corpus):
+    done = cli("job=embed", best(trained), run="embed")
+    assert done.status == 0, done.err
+    arrays = load_file(done.folder / "embeddings.safetensors")
+    assert arrays["vectors"].shape[0] == 30
+    stored = np.load(done.folder / "embeddings.npz")
+    np.testing.assert_array_equal(stored["vectors"], arrays["vectors"])
+    table = pl.read_csv(done.folder / "embeddings.csv")
+    assert table.height == 30
+    assert set(table["labels"]) == {"buzz", "noise", "sine"}
+    one = cli("job=embed", best(trained), f"job.inputs={corpus / 'sine' / '4.wav'}", run="one")
+    vector = load_file(one.folder / "embeddings.safetensors")["vectors"][0]
+    (row,) = table.with_row_index("n").filter(pl.col("path").str.ends_with("sine/4.wav"))["n"]
+    np.testing.assert_allclose(vector, arrays["vectors"][row], atol=1e-4)
+
+
+def test_embed_windows_of_a_layer(cli, trained):
+    done = cli("job=embed", best(trained), "job.windows=true", "job.layer=output", run="windows")
+    assert done.status == 0, done.err
+    assert load_file(done.folder / "embeddings.safetensors")["vectors"].shape[0] > 30
+    wrong = cli("job=embed", best(trained), "job.layer=outptu", run="wrong")
+    assert wrong.status == 2
+    assert "'output'" in wrong.err
+
+
+def test_prepare_is_resumable_and_idempotent(cli, corpus, tmp_path):
+    words = [
+        "data=folder",
+        f"data.root={corpus}",
+        "job=prepare",
+        "frontend.sample_rate=8000",
+        "job.features=true",
+    ]
+    assert cli(*words).status == 0
+    files = sorted((tmp_path / "data").rglob("*.wav"))
+    assert len(files) == 30
+    stamps = [path.stat().st_mtime_ns for path in files]
+    files[3].unlink()
+    done = cli(*words)
+    assert "30" not in done.err
+    again = [path.stat().st_mtime_ns for path in files]
+    assert [a == b for a, b in zip(stamps, again, strict=True)] == [i != 3 for i in range(30)]
+
+
+def test_baseline_job(cli, corpus):
+    done = cli("job=baseline", "data=folder", f"data.root={corpus}")
+    assert done.status == 0, done.err
+    assert done.json("metrics.json")["test"]["macro_f1"] > 0.9  # these three sounds are easy
+
+
+def test_bench_tells_where_time_goes(cli, corpus):
+    from tests.conftest import SMALL
+
+    words = [word for word in SMALL if not word.startswith("job.")]
+    done = cli("data=folder", f"data.root={corpus}", *words, "job=bench", "job.batches=2", "job.warmup=1")
+    assert done.status == 0, done.err
+    result = done.json("bench.json")
+    assert set(result["seconds_per_batch"]) >= {"loader", "front-end", "forward", "backward", "metric"}
+    assert result["reading"]["prepared"] > 0
+    assert (done.folder / "figures" / "bench.png").exists()
+
+
+def test_start_from_another_checkpoint(fit, trained):
+    done = fit(f"init={trained.folder / 'checkpoints' / 'best.ckpt'}", "trainer.max_epochs=1", run="second")
+    assert done.status == 0, done.err
+    refused = fit(f"init={trained.folder / 'checkpoints' / 'best.ckpt'}", "model.dim=24", run="third")
+    assert refused.status == 2
+    assert "init=" in refused.err
+
+
+def test_several_sources(cli, corpus, tmp_path):
+    from tests.conftest import SMALL
+
+    (tmp_path / "more" / "sine").mkdir(parents=True)
+    for i in range(4):
+        soundfile.write(tmp_path / "more" / "sine" / f"{i}.wav", tone("sine", 900 + i), RATE)
+    extra = f"data.sources=[{{name: folder, root: {tmp_path / 'more'}, split: test}}]"
+    done = cli("data=folder", f"data.root={corpus}", extra, *SMALL)
+    assert done.status == 0, done.err
+    assert (
+        done.json("manifest.json")["data"]["tracks"]["test"] == 4
+    )  # the second corpus is the test; none is carved out
