@@ -15,9 +15,7 @@ RATE = 16000
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--slow", action="store_true", help="also run the learning checks that train for a while"
-    )
+    parser.addoption("--slow", action="store_true", help="also run the learning checks that train for a while")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -19,9 +19,7 @@ RATES = (8000, 22050, 44100, 48000)
 def tones(rate: int, seconds: float = 0.5, channels: int = 1) -> np.ndarray:
     """Sines at 440 Hz, 550 Hz, ... one a channel: (N, channels) float32."""
     time = np.arange(round(rate * seconds)) / rate
-    return np.stack([0.5 * np.sin(2 * np.pi * (440 + 110 * c) * time) for c in range(channels)], 1).astype(
-        np.float32
-    )
+    return np.stack([0.5 * np.sin(2 * np.pi * (440 + 110 * c) * time) for c in range(channels)], 1).astype(np.float32)
 
 
 def write_m4a(path: Path, signal: np.ndarray, rate: int) -> None:
@@ -78,9 +76,7 @@ def test_resampling_keeps_pitch_and_level(tmp_path, rate):
     decoded, got = audio.read(path, 16000)
     assert got == 16000
     assert len(decoded) == pytest.approx(16000, abs=2)
-    reference = librosa.resample(
-        tones(rate, 1.0, 3).mean(1), orig_sr=rate, target_sr=16000, res_type="polyphase"
-    )
+    reference = librosa.resample(tones(rate, 1.0, 3).mean(1), orig_sr=rate, target_sr=16000, res_type="polyphase")
     np.testing.assert_allclose(decoded[500:15500], reference[500:15500], atol=5e-3)
 
 
@@ -172,9 +168,7 @@ def test_write_and_read_pcm(tmp_path):
     np.testing.assert_allclose(audio.read(path)[0], signal.clip(-1, 1), atol=2**-14)
     header = audio.pcm_header(path, 8000)
     np.testing.assert_allclose(audio.read_prepared(path, header, 400, 50), signal[400:450], atol=2**-14)
-    np.testing.assert_allclose(
-        audio.read_prepared(path, header, 400, 50, peak=0.5), 2 * signal[400:450], atol=2**-13
-    )
+    np.testing.assert_allclose(audio.read_prepared(path, header, 400, 50, peak=0.5), 2 * signal[400:450], atol=2**-13)
     out = np.zeros(50, "<i2")
     assert audio.read_pcm(path, header, 990, out) == 11
     assert audio.read_pcm(path, header, 5000, out) == 0

@@ -55,7 +55,9 @@ def test_mistakes(cli, corpus, words, told):
 def test_answers_without_importing_torch(words):
     code = f"import sys; sys.argv = ['tonnetz', *{words!r}]; import runpy\n"
     code += "try:\n    runpy.run_module('tonnetz.cli', run_name='__main__')\nexcept SystemExit: pass\n"
-    code += "heavy = {'torch', 'lightning', 'polars', 'librosa', 'matplotlib'} & set(sys.modules)\nassert not heavy, heavy"
+    code += (
+        "heavy = {'torch', 'lightning', 'polars', 'librosa', 'matplotlib'} & set(sys.modules)\nassert not heavy, heavy"
+    )
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
@@ -106,9 +108,7 @@ def test_label_outside_the_taxonomy(cli, tmp_path):
     for name in ("flutte", "oboe"):
         (tmp_path / "sounds" / name).mkdir(parents=True)
         soundfile.write(tmp_path / "sounds" / name / "a.wav", tone("sine", 1), RATE)
-    result = cli(
-        "data=folder", f"data.root={tmp_path / 'sounds'}", "data.taxonomy=hornbostel_sachs", "job=prepare"
-    )
+    result = cli("data=folder", f"data.root={tmp_path / 'sounds'}", "data.taxonomy=hornbostel_sachs", "job=prepare")
     one_line(result, "flutte", "did you mean 'flute'")
 
 
@@ -188,9 +188,7 @@ def test_prepared_data_of_another_rate(cli, fit, trained, corpus, tmp_path):
         f"paths.data={tmp_path}/other",
     )
     (home,) = (
-        (tmp_path / "other").glob("folder-*")
-        if (tmp_path / "other").exists()
-        else (tmp_path / "data").glob("folder-*")
+        (tmp_path / "other").glob("folder-*") if (tmp_path / "other").exists() else (tmp_path / "data").glob("folder-*")
     )
     result = cli("job=test", f"ckpt={trained}", "data=prepared", f"data.root={home}")
     one_line(result, "8000 Hz", "16000 Hz")

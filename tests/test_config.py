@@ -76,9 +76,7 @@ def test_every_frontend_and_model_train_a_step(frontend, model):
     loss = task.loss(task.augment.wave(batch))
     loss.backward()
     assert torch.isfinite(loss)
-    assert any(
-        p.grad is not None and p.grad.abs().sum() > 0 for p in task.encoder.parameters() if p.requires_grad
-    )
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.encoder.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("pooling", members("pooling"))

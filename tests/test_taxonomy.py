@@ -202,14 +202,10 @@ def test_family(tree, node, family):
 
 
 def test_leaves_of_inner_nodes_and_groups(tree):
-    assert tree.leaves("saxophones") == tuple(
-        f"{x}_saxophone" for x in ("soprano", "alto", "tenor", "baritone")
-    )
+    assert tree.leaves("saxophones") == tuple(f"{x}_saxophone" for x in ("soprano", "alto", "tenor", "baritone"))
     assert tree.leaves("oboe") == ("oboe",)
     assert tree.leaves("organs") == ("pipe_organ", "electronic_organ")
-    assert (
-        sum(len(tree.leaves(n)) for n in tree.nodes if tree.parent(n) is None and n not in tree.groups) == 136
-    )
+    assert sum(len(tree.leaves(n)) for n in tree.nodes if tree.parent(n) is None and n not in tree.groups) == 136
 
 
 @pytest.mark.parametrize("corpus", list(LABELS))
@@ -289,9 +285,7 @@ def test_ancestor_matrix(tree):
 
 def test_own_tree_with_aliases_beside_it(tmp_path):
     path = write(tmp_path, "Strings: {Bowed: [Violin, Cello]}\nVoice: [Alto Voice]\n")
-    (tmp_path / ALIASES).write_text(
-        "groups: {all: [Violin, Voice]}\ngeneral: {Fiddle: Violin}\nmine: {v1: all}\n"
-    )
+    (tmp_path / ALIASES).write_text("groups: {all: [Violin, Voice]}\ngeneral: {Fiddle: Violin}\nmine: {v1: all}\n")
     tree = Taxonomy.load(path)
     assert tree.leaves() == ("Violin", "Cello", "Alto Voice")
     assert tree.resolve("alto-voice") == "Alto Voice"
@@ -352,7 +346,5 @@ def test_bad_aliases(tmp_path, text, message):
 
 
 def test_missing_tree():
-    with pytest.raises(
-        UserError, match=r"^data.taxonomy=hornbostel_sax: .* did you mean 'hornbostel_sachs'\?$"
-    ):
+    with pytest.raises(UserError, match=r"^data.taxonomy=hornbostel_sax: .* did you mean 'hornbostel_sachs'\?$"):
         Taxonomy.load("hornbostel_sax")

@@ -65,18 +65,14 @@ def test_round_trip(tmp_path):
 
 def test_read_a_table_with_few_columns(tmp_path):
     path = tmp_path / "tracks.jsonl"
-    path.write_text(
-        '{"id": "a", "path": "a.ogg", "duration": 90, "work": "w"}\n{"id": "b", "path": "b.ogg"}\n'
-    )
+    path.write_text('{"id": "a", "path": "a.ogg", "duration": 90, "work": "w"}\n{"id": "b", "path": "b.ogg"}\n')
     frame = read_table(path)
     assert frame["duration"].to_list() == [90.0, None]
     assert frame.schema["labels"] == pl.List(pl.String)
     assert frame["split"].to_list() == [None, None]
 
 
-@pytest.mark.parametrize(
-    "text", ["", "id,path\na,b\n", "[1, 2]\n", '{"id": "a"', '{"id": "a", "labels": 3.5}\n']
-)
+@pytest.mark.parametrize("text", ["", "id,path\na,b\n", "[1, 2]\n", '{"id": "a"', '{"id": "a", "labels": 3.5}\n'])
 def test_bad_table_is_one_line(tmp_path, text):
     path = tmp_path / "tracks.jsonl"
     path.write_text(text)
@@ -158,9 +154,7 @@ def test_split_without_labels():
 
 
 def test_split_of_unequal_groups_without_labels():
-    frame = table(
-        {"id": f"{g}/{i}", "path": f"{g}/{i}", "group": str(g)} for g in range(60) for i in range(1 + g % 7)
-    )
+    frame = table({"id": f"{g}/{i}", "path": f"{g}/{i}", "group": str(g)} for g in range(60) for i in range(1 + g % 7))
     frame = split_tracks(frame, 0.2, 0.2, 0)
     assert (frame["split"] == "valid").mean() == pytest.approx(0.2, abs=0.05)
 
@@ -177,16 +171,12 @@ def test_check_disjoint_refuses(column):
     check_disjoint(table(pair))
     for row in pair:
         row[column] = "same"
-    with pytest.raises(
-        UserError, match=rf"^same: this {column} is in the splits test and train \(1 in all\)"
-    ):
+    with pytest.raises(UserError, match=rf"^same: this {column} is in the splits test and train \(1 in all\)"):
         check_disjoint(table(pair))
 
 
 def test_excerpts_of_one_file_may_share_a_split():
-    check_disjoint(
-        table([{"id": str(i), "path": "a", "offset": float(i), "split": "train"} for i in range(3)])
-    )
+    check_disjoint(table([{"id": str(i), "path": "a", "offset": float(i), "split": "train"} for i in range(3)]))
 
 
 def test_label_matrix_against_a_double_loop():

@@ -13,7 +13,27 @@ import numpy as np
 from tonnetz.errors import UserError
 
 EXTENSIONS = frozenset(
-    [".wav", ".flac", ".mp3", ".ogg", ".opus", ".oga", ".m4a", ".mp4", ".aac", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".wma", ".wv", ".webm", ".mka"]
+    [
+        ".wav",
+        ".flac",
+        ".mp3",
+        ".ogg",
+        ".opus",
+        ".oga",
+        ".m4a",
+        ".mp4",
+        ".aac",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".au",
+        ".caf",
+        ".w64",
+        ".wma",
+        ".wv",
+        ".webm",
+        ".mka",
+    ]
 )
 SILENCE = 1e-4  # peak below which a file holds nothing to learn from (-80 dBFS)
 
@@ -76,9 +96,7 @@ def _check_file(path: str | Path) -> None:
         raise UserError(f"{path}: no such file")
     if not path.stat().st_size:
         raise UserError(f"{path}: the file is empty (0 bytes); remove or replace it")
-    if path.suffix.lower() == ".mp3" and not _has_frames(
-        path
-    ):  # libmpg123 would search on, and complain aloud
+    if path.suffix.lower() == ".mp3" and not _has_frames(path):  # libmpg123 would search on, and complain aloud
         raise _not_audio(path, ValueError("no MPEG frame in it"))
 
 
@@ -87,9 +105,7 @@ def _has_frames(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(10)
         if head[:3] == b"ID3" and len(head) == 10:
-            file.seek(
-                10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
-            )
+            file.seek(10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True)))
         else:
             file.seek(0)
         return re.search(rb"\xff[\xe2-\xff]", file.read(1 << 18)) is not None
@@ -176,7 +192,7 @@ def read_pcm(path: str | Path, header: int, start: int, out: np.ndarray) -> int:
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        return os.preadv(descriptor, [memoryview(out).cast("B")], header + 2 * start) // 2
+        return os.preadv(descriptor, [out.data.cast("B")], header + 2 * start) // 2
     finally:
         os.close(descriptor)
 

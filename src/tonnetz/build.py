@@ -52,11 +52,7 @@ def connect(node: DictConfig, **facts: Any) -> Any:
     except InstantiationException as error:
         raise UserError(f"{node._target_}: {_first_line(error)}") from error
     except TypeError as error:
-        if (
-            "argument" in str(error)
-            and error.__traceback__ is not None
-            and error.__traceback__.tb_next is None
-        ):
+        if "argument" in str(error) and error.__traceback__ is not None and error.__traceback__.tb_next is None:
             raise UserError(f"{node._target_}: {error}; see the keys of its YAML") from error
         raise
 
@@ -88,9 +84,7 @@ def build_data(cfg: DictConfig, frontend: Any, spec: DataSpec | None = None) -> 
     corpora = with_roots + [_source(source) for source in node.sources]
     rest = OmegaConf.masked_copy(node, [key for key in node if key not in ("corpus", "root", "sources")])
     plan = connect(cfg.task.plan)
-    return connect(  # type: ignore[no-any-return]
-        rest, corpora=corpora, frontend=frontend, plan=plan, cache=cfg.paths.data, seed=cfg.seed, spec=spec
-    )
+    return connect(rest, corpora=corpora, frontend=frontend, plan=plan, cache=cfg.paths.data, seed=cfg.seed, spec=spec)
 
 
 def _corpus(node: DictConfig, root: str | None = None, split: str | None = None) -> Corpus:
@@ -98,7 +92,7 @@ def _corpus(node: DictConfig, root: str | None = None, split: str | None = None)
     if root is None and OmegaConf.is_missing(node, "root"):
         raise UserError(f"data.root is missing: say where {name} is, data.root=FOLDER")
     facts = {"root": root or node.root} | ({"split": split} if split else {})
-    return connect(node.corpus, **facts)  # type: ignore[no-any-return]
+    return connect(node.corpus, **facts)
 
 
 def _source(source: str | DictConfig) -> Corpus:
@@ -116,9 +110,7 @@ def _source(source: str | DictConfig) -> Corpus:
     folder = config_folder() / "data"
     path = folder / f"{name}.yaml"
     if not path.exists():
-        raise UserError(
-            f"data.sources: no corpus '{name}'{suggest(name, (p.stem for p in folder.glob('*.yaml')))}"
-        )
+        raise UserError(f"data.sources: no corpus '{name}'{suggest(name, (p.stem for p in folder.glob('*.yaml')))}")
     node = OmegaConf.load(path)
     assert isinstance(node, DictConfig)
     split = keys.pop("split", None)
@@ -166,32 +158,28 @@ def _backbone(cfg: DictConfig, frontend: Any) -> Any:
     if frontend.bins < kind.min_bins:
         name = cfg.model._target_.split(".")[-1]
         raise UserError(
-            f"model {name} needs a front-end with at least {kind.min_bins} bins, {cfg.frontend._target_.split('.')[-1]} "
-            f"has {frontend.bins}; take frontend=logmel, or model=tiny"
+            f"model {name} needs a front-end with at least {kind.min_bins} bins, "
+            f"{cfg.frontend._target_.split('.')[-1]} has {frontend.bins}; take frontend=logmel, or model=tiny"
         )
     return connect(cfg.model, channels=frontend.channels, bins=frontend.bins)
 
 
 def build_augment(node: DictConfig, sample_rate: int) -> Augment:
     """The augmentations of the `augment` node, in their order."""
-    wave = {
-        name: connect(item, sample_rate=sample_rate)
-        for name, item in (node.get("wave") or {}).items()
-        if item
-    }
+    wave = {name: connect(item, sample_rate=sample_rate) for name, item in (node.get("wave") or {}).items() if item}
     features = {name: connect(item) for name, item in (node.get("features") or {}).items() if item}
     return Augment(wave, features)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """The resolved config as plain containers, fit for a weights-only checkpoint."""
-    keys = [key for key in cfg if key not in ("hydra",)]
+    keys = [str(key) for key in cfg if key != "hydra"]
     bare = OmegaConf.masked_copy(cfg, keys)
     return OmegaConf.to_container(bare, resolve=True, throw_on_missing=False)  # type: ignore[return-value]
 
 
 def restore(cfg: DictConfig, overrides: list[str]) -> tuple[Experiment, Path]:
-    """Rebuild the experiment of ``cfg.ckpt``. The command line may change data, trainer, job and paths, nothing that weights depend on.
+    """Rebuild the experiment of ``cfg.ckpt``. The command line may change what its weights do not depend on.
 
     Raises UserError for a checkpoint that is missing, foreign or unsafe, and for an override it cannot obey.
     """
@@ -218,7 +206,7 @@ def restore(cfg: DictConfig, overrides: list[str]) -> tuple[Experiment, Path]:
 
 def merge_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) -> DictConfig:
     """The checkpoint's config with what the command line says about data, trainer, job and paths."""
-    merged = OmegaConf.create(OmegaConf.to_container(stored))
+    merged = stored.copy()
     for name in ("trainer", "job", "paths", "ckpt", "run"):
         merged[name] = cfg[name]
     chosen = dict(item.lstrip("+~").partition("=")[::2] for item in overrides)
@@ -267,16 +255,12 @@ def load_encoder(task: Task, path: str) -> None:
     if checkpoint["tonnetz"]["frontend"] != own:
         theirs = checkpoint["tonnetz"]["config"]["frontend"]
         raise UserError(f"init={path}: its front-end is {theirs}; choose the same, frontend=...")
-    weights = {
-        k.removeprefix("encoder."): v for k, v in checkpoint["state_dict"].items() if k.startswith("encoder.")
-    }
+    weights = {k.removeprefix("encoder."): v for k, v in checkpoint["state_dict"].items() if k.startswith("encoder.")}
     try:
         task.encoder.load_state_dict(weights)
     except RuntimeError as error:
         theirs = checkpoint["tonnetz"]["config"]["model"]
-        raise UserError(
-            f"init={path}: its encoder is {theirs}; choose the same model ({_first_line(error)})"
-        ) from None
+        raise UserError(f"init={path}: its encoder is {theirs}; choose the same model ({_first_line(error)})") from None
 
 
 def build_trainer(cfg: DictConfig, **keywords: Any) -> Any:

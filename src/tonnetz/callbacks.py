@@ -38,11 +38,7 @@ class History(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Add a row with the metrics of this validation."""
-        if (
-            trainer.sanity_checking
-            or not trainer.is_global_zero
-            or not trainer.fit_loop.epoch_progress.total.ready
-        ):
+        if trainer.sanity_checking or not trainer.is_global_zero or not trainer.fit_loop.epoch_progress.total.ready:
             return
         values = {k: v for k, v in trainer.callback_metrics.items() if not k.startswith("test")}
         lr = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else float("nan")
@@ -138,19 +134,15 @@ class Dashboard(L.Callback):
         if images[0] is not None and images[1] is not None:
             titles = [_title(pl_module.spec.classes, label) for label in few["label"]]
             seconds = (
-                float(batch["audio"].shape[-1] / pl_module.encoder.frontend.sample_rate)
-                if "audio" in batch
-                else 1.0
+                float(batch["audio"].shape[-1] / pl_module.encoder.frontend.sample_rate) if "audio" in batch else 1.0
             )
-            self._show(trainer, "input/augmentation", figures.spectrogram_pairs(*images, titles, seconds))
+            self._show(trainer, "input/augmentation", figures.spectrogram_pairs(images[0], images[1], titles, seconds))
         if "audio" in batch and (board := self._board(trainer)):
             rate = pl_module.encoder.frontend.sample_rate
             for i in range(len(few["row"])):
                 for when, item in (("before", few), ("after", changed)):
                     sound = item["audio"][i, 0].cpu()
-                    board.add_audio(
-                        f"input/{i}_{when}", sound / sound.abs().max().clamp(min=1e-5), 0, sample_rate=rate
-                    )
+                    board.add_audio(f"input/{i}_{when}", sound / sound.abs().max().clamp(min=1e-5), 0, sample_rate=rate)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the curves so far and what the task shows of this validation."""
@@ -185,14 +177,11 @@ class Dashboard(L.Callback):
                 vectors.append(task.embed(moved).float().cpu())
                 titles = [_title(task.spec.classes, label) for label in batch["label"]]
                 meta += [
-                    [name, self.names[split][row]]
-                    for name, row in zip(titles, batch["row"].tolist(), strict=True)
+                    [name, self.names[split][row]] for name, row in zip(titles, batch["row"].tolist(), strict=True)
                 ]
                 if len(meta) >= POINTS:
                     break
-        board.add_embedding(
-            torch.cat(vectors)[:POINTS], meta[:POINTS], metadata_header=["label", "track"], tag=split
-        )
+        board.add_embedding(torch.cat(vectors)[:POINTS], meta[:POINTS], metadata_header=["label", "track"], tag=split)
 
 
 def _images(features: Tensor) -> Any:
@@ -201,6 +190,4 @@ def _images(features: Tensor) -> Any:
 
 
 def _title(classes: tuple[str, ...], label: Tensor) -> str:
-    return (
-        ", ".join(name for name, value in zip(classes, label.tolist(), strict=True) if value == 1) or "(none)"
-    )
+    return ", ".join(name for name, value in zip(classes, label.tolist(), strict=True) if value == 1) or "(none)"

@@ -23,13 +23,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path}: holds objects other than tensors and plain values; refused, nothing was run"
         ) from None
     except (RuntimeError, EOFError, OSError, LookupError, ValueError, AttributeError):
-        raise UserError(
-            f"{path}: cannot be read as a checkpoint; is it complete, and was it made by torch?"
-        ) from None
+        raise UserError(f"{path}: cannot be read as a checkpoint; is it complete, and was it made by torch?") from None
     if not isinstance(checkpoint, dict) or "tonnetz" not in checkpoint:
         raise UserError(f"{path}: not a checkpoint of this framework (it does not describe itself)")
     if checkpoint["tonnetz"].get("format") != 1:
-        raise UserError(
-            f"{path}: checkpoint format {checkpoint['tonnetz'].get('format')} is not known to this version"
-        )
+        raise UserError(f"{path}: checkpoint format {checkpoint['tonnetz'].get('format')} is not known to this version")
     return checkpoint

@@ -41,16 +41,14 @@ def app(cfg: DictConfig) -> float | None:
         if swept:
             check_sweep(cfg, HydraConfig.get().overrides.task)
         with record(cfg, folder) as run:
-            return get_method(cfg.job._target_)(cfg, run)  # type: ignore[no-any-return]
+            return get_method(cfg.job._target_)(cfg, run)
     except Exception as error:
         if not isinstance(error, UserError):
             if not swept:
                 raise
             traceback.print_exc()
         elif not swept:
-            _mistakes.append(
-                error
-            )  # raised from here it would pass through Hydra, which adds lines of its own
+            _mistakes.append(error)  # raised from here it would pass through Hydra, which adds lines of its own
             return None
         print(f"job {HydraConfig.get().job.num} failed: {one_line(error)}", file=sys.stderr)
         return float("nan")
@@ -139,11 +137,7 @@ def _groups() -> list[str]:
 
 def _siblings(parent: str) -> list[str]:
     """The keys beside an unknown one, with the groups that the command line chose."""
-    chosen = [
-        item
-        for item in sys.argv[1:]
-        if re.fullmatch(r"[a-z]+=[\w-]+", item) and item.split("=")[0] in _groups()
-    ]
+    chosen = [item for item in sys.argv[1:] if re.fullmatch(r"[a-z]+=[\w-]+", item) and item.split("=")[0] in _groups()]
     config = _compose(chosen)
     node = OmegaConf.select(config, parent) if parent else config
     return list(node) if isinstance(node, DictConfig) else []

@@ -33,9 +33,7 @@ def spectrogram_pairs(before: np.ndarray, after: np.ndarray, names: Sequence[str
         low, high = np.percentile(before[i], [2, 99.8])
         for axis, values in zip(axes[:, i], (before[i], after[i]), strict=True):
             extent = (0, seconds, 0, values.shape[0])
-            axis.imshow(
-                values, origin="lower", aspect="auto", extent=extent, vmin=low, vmax=high, cmap="magma"
-            )
+            axis.imshow(values, origin="lower", aspect="auto", extent=extent, vmin=low, vmax=high, cmap="magma")
         axes[0, i].set_title(names[i], fontsize=9)
         axes[1, i].set_xlabel("seconds")
     axes[0, 0].set_ylabel("before\nbin")
@@ -72,15 +70,8 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], title: str) -> 
         axis.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
         axis.set_yticks(range(len(classes)), classes, fontsize=7)
         for i, j in zip(*np.nonzero(counts), strict=True):
-            axis.text(
-                j,
-                i,
-                int(counts[i, j]),
-                ha="center",
-                va="center",
-                fontsize=6,
-                color="w" if share[i, j] > 0.5 else "k",
-            )
+            color = "w" if share[i, j] > 0.5 else "k"
+            axis.text(j, i, str(int(counts[i, j])), ha="center", va="center", fontsize=6, color=color)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The manifest of a run: what was asked, with what code and data, how it ended. Written at the start and at the end."""
+"""The manifest of a run: what was asked, with what code and data, and how it ended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,20 @@ from omegaconf import DictConfig, OmegaConf
 from tonnetz import __version__
 from tonnetz.paths import PACKAGE
 
-PACKAGES = ["torch", "torchaudio", "lightning", "hydra-core", "torchmetrics", "nnAudio", "librosa", "timm", "numpy", "polars", "scikit-learn", "soundfile"]
+PACKAGES = [
+    "torch",
+    "torchaudio",
+    "lightning",
+    "hydra-core",
+    "torchmetrics",
+    "nnAudio",
+    "librosa",
+    "timm",
+    "numpy",
+    "polars",
+    "scikit-learn",
+    "soundfile",
+]
 
 
 @dataclass

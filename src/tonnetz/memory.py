@@ -1,4 +1,4 @@
-"""Keep freed memory in the process: giving 6 MB back to the system and fetching them again costs more than using them."""
+"""Keep freed memory in the process: giving it back and fetching it again costs more than using it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's mallopt
 
 
 def keep_freed_memory() -> None:
-    """Let glibc reuse large blocks instead of mapping and faulting in new pages for every batch; elsewhere do nothing.
+    """Let glibc reuse large blocks instead of faulting in new pages for every batch; elsewhere do nothing.
 
     On a CPU this halves the time of the front-end and of reading a batch.
     """

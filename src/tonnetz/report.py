@@ -24,9 +24,7 @@ def write_scores(
 ) -> None:
     """Write `metrics.json`, and one CSV a stage with the metrics of every class."""
     classes = {
-        stage: {
-            metric: dict(zip(spec.classes, values.tolist(), strict=True)) for metric, values in found.items()
-        }
+        stage: {metric: dict(zip(spec.classes, values.tolist(), strict=True)) for metric, values in found.items()}
         for stage, found in per_class.items()
     }
     write_json(folder / "metrics.json", {**extra, **scores, "classes": classes})

@@ -31,13 +31,9 @@ class FeatureStore:
         self.keys: list[str] = []
         described = self.folder / "store.json"
         if described.exists() and json.loads(described.read_text()) != self.facts:
-            raise UserError(
-                f"{self.folder}: holds features of another front-end; delete it or choose another folder"
-            )
+            raise UserError(f"{self.folder}: holds features of another front-end; delete it or choose another folder")
 
-    def build(
-        self, keys: list[str], compute: Callable[[int], np.ndarray], progress: Progress | None = None
-    ) -> None:
+    def build(self, keys: list[str], compute: Callable[[int], np.ndarray], progress: Progress | None = None) -> None:
         """Compute what is missing. `compute(i)` returns (C, F, T) of recording i; `keys` identify the recordings."""
         self.folder.mkdir(parents=True, exist_ok=True)
         _write(self.folder / "store.json", json.dumps(self.facts).encode())

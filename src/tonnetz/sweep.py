@@ -103,15 +103,20 @@ def write_markdown(path: Path, jobs: list[Job]) -> None:
     """What varied and how it ended, job by job, then mean and deviation by setting."""
     keys = varied(jobs)
     rows = [
-        [str(job.number), *(job.overrides.get(key, "") for key in keys), job.status, _text(job.score), _text(job.seconds), job.reason]
+        [
+            str(job.number),
+            *(job.overrides.get(key, "") for key in keys),
+            job.status,
+            _text(job.score),
+            _text(job.seconds),
+            job.reason,
+        ]
         for job in jobs
     ]
     summary = []
     for name, scores in by_setting(jobs).items():
         mean = _text(statistics.fmean(scores)) if scores else ""
-        summary.append(
-            [name, str(len(scores)), mean, _text(statistics.stdev(scores)) if len(scores) > 1 else ""]
-        )
+        summary.append([name, str(len(scores)), mean, _text(statistics.stdev(scores)) if len(scores) > 1 else ""])
     parts = [
         _markdown(["job", *keys, "status", "score", "seconds", "reason"], rows),
         _markdown(["setting", "runs", "mean score", "deviation"], summary),

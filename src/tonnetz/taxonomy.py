@@ -35,9 +35,7 @@ class Taxonomy:
         aliases: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self.groups = {name: tuple(members) for name, members in (groups or {}).items()}
-        self.aliases = {
-            corpus: {_slug(k): v for k, v in table.items()} for corpus, table in (aliases or {}).items()
-        }
+        self.aliases = {corpus: {_slug(k): v for k, v in table.items()} for corpus, table in (aliases or {}).items()}
         self.nodes = (*parents, *self.groups)
         self._parent = dict(parents)
         self._slugs = {_slug(name): name for name in self.nodes}
@@ -59,9 +57,7 @@ class Taxonomy:
         tables = _read(side) if side.is_file() and side != path else {}
         _check_aliases(tables, parents, side)
         groups = tables.pop("groups", None)
-        return cls(
-            parents, groups, {"" if name == "general" else name: table for name, table in tables.items()}
-        )
+        return cls(parents, groups, {"" if name == "general" else name: table for name, table in tables.items()})
 
     def resolve(self, label: str, corpus: str | None = None) -> str:
         """The node that a label means, in a corpus when named. Raises UserError with the nearest name."""
@@ -105,9 +101,7 @@ class Taxonomy:
 
     def edges(self) -> tuple[tuple[str, str], ...]:
         """All (parent, child) pairs of the tree, without groups and without the root."""
-        return tuple(
-            (up, node) for node, up in self._parent.items() if up is not None and node not in self.groups
-        )
+        return tuple((up, node) for node, up in self._parent.items() if up is not None and node not in self.groups)
 
     def distance(self, a: str, b: str) -> int:
         """Edges on the way from a to b through their lowest common ancestor, or the root."""
@@ -130,9 +124,7 @@ class Taxonomy:
 
         lines = self.ancestor_matrix(nodes).astype(np.int64)
         depth = lines.sum(1)
-        return (
-            depth[:, None] + depth - 2 * lines @ lines.T
-        )  # symmetric difference of the two lines to the root
+        return depth[:, None] + depth - 2 * lines @ lines.T  # symmetric difference of the two lines to the root
 
     def _common(self, members: Sequence[str]) -> str | None:
         """The nearest node above all members."""
@@ -149,9 +141,7 @@ def _find(name_or_path: str | Path) -> Path:
     packaged = {path.stem: path for path in FOLDER.glob("*.yaml") if path.name != ALIASES}
     path = packaged.get(str(name_or_path), Path(name_or_path).expanduser())
     if not path.is_file():
-        raise UserError(
-            f"data.taxonomy={name_or_path}: no such taxonomy or file{suggest(str(name_or_path), packaged)}"
-        )
+        raise UserError(f"data.taxonomy={name_or_path}: no such taxonomy or file{suggest(str(name_or_path), packaged)}")
     return path
 
 
@@ -162,9 +152,7 @@ class _Loader(yaml.SafeLoader):
         keys = [key.value for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise UserError(
-                    f"'{key}' is in line {node.start_mark.line + 1} and following twice; remove one"
-                )
+                raise UserError(f"'{key}' is in line {node.start_mark.line + 1} and following twice; remove one")
         return super().construct_mapping(node, deep)
 
 
@@ -180,9 +168,7 @@ def _read(path: Path) -> Any:
 def _walk(tree: Any, path: Path) -> Iterator[tuple[str, str | None]]:
     """Yield (node, parent) from the top. Raises UserError for whatever is not a tree of unique names."""
     seen: dict[str, str] = {}
-    open_branches: list[
-        int
-    ] = []  # identities of the containers above: YAML anchors can make a branch its own child
+    open_branches: list[int] = []  # identities of the containers above: YAML anchors can make a branch its own child
 
     def visit(branch: Any, parent: str | None) -> Iterator[tuple[str, str | None]]:
         place = f"under '{parent}'" if parent else "at the top"
@@ -193,9 +179,7 @@ def _walk(tree: Any, path: Path) -> Iterator[tuple[str, str | None]]:
         open_branches.append(id(branch))
         for name in branch:
             if not isinstance(name, str) or not _slug(name).strip("_"):
-                raise UserError(
-                    f"{path}: '{name}' {place} is not a name; give it letters, in quotes if need be"
-                )
+                raise UserError(f"{path}: '{name}' {place} is not a name; give it letters, in quotes if need be")
             if _slug(name) in seen:
                 twin = seen[_slug(name)]
                 raise UserError(f"{path}: '{name}' is there twice ({twin} and {place}); names must be unique")

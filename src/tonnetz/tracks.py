@@ -41,9 +41,7 @@ def table(rows: Iterable[dict[str, Any]]) -> pl.DataFrame:
 
 def _complete(frame: pl.DataFrame) -> pl.DataFrame:
     """Add the fixed columns that a frame lacks and put them first."""
-    missing = [
-        pl.lit(None, dtype=kind).alias(name) for name, kind in SCHEMA.items() if name not in frame.columns
-    ]
+    missing = [pl.lit(None, dtype=kind).alias(name) for name, kind in SCHEMA.items() if name not in frame.columns]
     frame = frame.with_columns(missing).with_columns(pl.col("offset").fill_null(0.0))
     extra = [name for name in frame.columns if name not in SCHEMA]
     return frame.select([*SCHEMA, *extra])
@@ -111,16 +109,13 @@ class DataSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, strings and numbers: fit for a weights-only checkpoint."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
-        }
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataSpec:
         """Rebuild a spec from ``to_dict``."""
-        return cls(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        )
+        plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return cls(**plain)
 
 
 def label_matrix(frame: pl.DataFrame, classes: Sequence[str]) -> np.ndarray:
@@ -152,9 +147,7 @@ def split_tracks(frame: pl.DataFrame, valid: float, test: float, seed: int) -> p
     lacks most of that label. Tracks that have a split keep it, and lend it to the rest of their group.
     """
     if not 0 <= valid < 1 or not 0 <= test < 1 or valid + test >= 1:
-        raise UserError(
-            f"data.valid={valid} data.test={test}: fractions must be in [0, 1) and leave some for training"
-        )
+        raise UserError(f"data.valid={valid} data.test={test}: fractions must be in [0, 1) and leave some for training")
     key = pl.coalesce("group", "path").alias("key")
     frame = frame.with_columns(key).with_columns(pl.col("split").fill_null(pl.col("split").max().over("key")))
     todo = frame.filter(pl.col("split").is_null())

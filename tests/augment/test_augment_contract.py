@@ -142,9 +142,7 @@ def test_every_example_has_its_own_draw(chain: str, name: str) -> None:
     params = member.draw(x)
     assert all(len(value) == len(x) for value in params.values())
     if params:
-        assert any(
-            len(value.float().flatten(1).unique(dim=0)) > 1 for value in map(torch.atleast_2d, _rows(params))
-        )
+        assert any(len(value.float().flatten(1).unique(dim=0)) > 1 for value in map(torch.atleast_2d, _rows(params)))
 
 
 def _rows(params: dict[str, torch.Tensor]) -> list[torch.Tensor]:

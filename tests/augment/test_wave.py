@@ -33,10 +33,7 @@ RATE = 16000
 
 
 def sine(hertz: float, size: int = 32000) -> torch.Tensor:
-    return (
-        0.5
-        * torch.sin(2 * torch.pi * hertz * torch.arange(size, dtype=torch.float64) / RATE).float()[None, None]
-    )
+    return 0.5 * torch.sin(2 * torch.pi * hertz * torch.arange(size, dtype=torch.float64) / RATE).float()[None, None]
 
 
 def peak_hertz(x: torch.Tensor) -> float:
@@ -281,9 +278,7 @@ def test_pitch_is_per_example_and_keeps_time() -> None:
 
 
 def test_pitch_up_does_not_alias() -> None:
-    y = PitchShift().transform(
-        sine(6000.0), semitones=torch.tensor([7.0])
-    )  # to 8990 Hz, beyond half the rate
+    y = PitchShift().transform(sine(6000.0), semitones=torch.tensor([7.0]))  # to 8990 Hz, beyond half the rate
     assert y[..., 4000:28000].std() < 0.02 * sine(6000.0).std()
 
 

@@ -19,9 +19,7 @@ def make(tone, tmp_path):
 
 
 def test_label_column(make, tmp_path):
-    corpus = make(
-        "file,label,work,year\r\na.wav,oboe,W1,1901\r\nsub/b.flac, flute ; oboe|oboe,,\r\nc.ogg,,,\r\n"
-    )
+    corpus = make("file,label,work,year\r\na.wav,oboe,W1,1901\r\nsub/b.flac, flute ; oboe|oboe,,\r\nc.ogg,,,\r\n")
     corpus.fetch()
     frame = table(corpus.tracks())
     assert frame["id"].to_list() == ["a", "sub/b", "c"]

@@ -91,9 +91,7 @@ def test_missing_folder(tmp_path):
 def test_metadata(tone, tmp_path):
     for name in ("x/a.wav", "x/b.wav", "y/a.wav"):
         tone(name)
-    (tmp_path / "facts.csv").write_text(
-        "filename;Split;work;mood\nb.wav;val;W1;calm\nx/a.wav;;W2;\nz.wav;;;\n"
-    )
+    (tmp_path / "facts.csv").write_text("filename;Split;work;mood\nb.wav;val;W1;calm\nx/a.wav;;W2;\nz.wav;;;\n")
     rows = {row["id"]: row for row in Folder(tmp_path, metadata="facts.csv").tracks()}
     assert (rows["x/b"]["split"], rows["x/b"]["work"], rows["x/b"]["mood"]) == ("valid", "W1", "calm")
     assert (rows["x/a"]["split"], rows["x/a"]["work"]) == (None, "W2")

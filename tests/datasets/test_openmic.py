@@ -74,8 +74,7 @@ def test_pickled_keys_are_not_loaded_but_read_from_the_table(archive, arrays):
     with pytest.raises(UserError, match=r"aggregated-labels\.csv: no such file; it is needed"):
         list(OpenMIC(archive).tracks())
     lines = [
-        f"{KEYS[i]},{CLASSES[j]},{arrays['Y_true'][i, j]},3"
-        for i, j in zip(*np.nonzero(arrays["Y_mask"]), strict=True)
+        f"{KEYS[i]},{CLASSES[j]},{arrays['Y_true'][i, j]},3" for i, j in zip(*np.nonzero(arrays["Y_mask"]), strict=True)
     ]
     text = "\n".join(["sample_key,instrument,relevance,num_responses", *lines])
     (archive / "openmic-2018-aggregated-labels.csv").write_text(text)

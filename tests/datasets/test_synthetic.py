@@ -134,9 +134,7 @@ def test_the_index_is_json_lines_without_absolute_paths(tmp_path: Path) -> None:
     assert all("path" not in json.loads(line) for line in lines)
 
 
-@pytest.mark.parametrize(
-    ("count", "expected"), [(1, (1, 0, 0)), (3, (1, 1, 1)), (20, (14, 3, 3)), (60, (42, 9, 9))]
-)
+@pytest.mark.parametrize(("count", "expected"), [(1, (1, 0, 0)), (3, (1, 1, 1)), (20, (14, 3, 3)), (60, (42, 9, 9))])
 def test_assign(count: int, expected: tuple[int, int, int]) -> None:
     splits = assign(count)
     assert tuple(splits.count(split) for split in ("train", "valid", "test")) == expected

@@ -69,9 +69,7 @@ def call(words, copy):
     """Run a command in the copy; fails with what it printed."""
     settings = {"TONNETZ_ROOT": str(copy), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        words, cwd=copy, env=inherited | settings, capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run(words, cwd=copy, env=inherited | settings, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -158,9 +156,7 @@ def test_every_example_is_one_module_and_one_yaml():
     targets = set()
     for path, text in FILES:
         if path.endswith(".yaml"):
-            targets |= {
-                name.rpartition(".")[0] for name in re.findall(r"_target_: (tonnetz\.\w+\.\w+\.\w+)", text)
-            }
+            targets |= {name.rpartition(".")[0] for name in re.findall(r"_target_: (tonnetz\.\w+\.\w+\.\w+)", text)}
     assert {f"src/{name.replace('.', '/')}.py" for name in targets} == modules
     assert len(FILES) == 2 * len(modules) == 14
 

@@ -17,9 +17,7 @@ ALGORITHMS = ("cqt1992v2", "cqt2010v2")
 @pytest.mark.parametrize(("hop", "bins", "octave"), [(320, 84, 12), (512, 96, 24)])
 def test_librosa_on_noise(algorithm: str, hop: int, bins: int, octave: int) -> None:
     y = np.random.default_rng(0).uniform(-0.5, 0.5, 32000).astype(np.float32)
-    reference = librosa.cqt(
-        y, sr=16000, hop_length=hop, fmin=65.406, n_bins=bins - 12, bins_per_octave=octave
-    )
+    reference = librosa.cqt(y, sr=16000, hop_length=hop, fmin=65.406, n_bins=bins - 12, bins_per_octave=octave)
     frontend = CQT(16000, hop, bins - 12, octave, 65.406, algorithm)
     ours = frontend(torch.from_numpy(y)[None, None])[0, 0].numpy()
     assert ours.shape == reference.shape
@@ -40,9 +38,7 @@ def test_librosa_on_notes(algorithm: str, note: int) -> None:
 
 def test_nnaudio() -> None:
     audio = torch.rand(2, 1, 16000) - 0.5
-    theirs = CQT1992v2(
-        sr=16000, hop_length=320, fmin=32.703196, n_bins=84, pad_mode="constant", verbose=False
-    )
+    theirs = CQT1992v2(sr=16000, hop_length=320, fmin=32.703196, n_bins=84, pad_mode="constant", verbose=False)
     expected = 20 * theirs(audio[:, 0]).clamp(min=1e-10).log10()
     torch.testing.assert_close(CQT(algorithm="cqt1992v2")(audio)[:, 0], expected, rtol=0, atol=1e-2)
 

@@ -57,9 +57,7 @@ def test_no_state(name: str) -> None:
     frontend = build(name)
     assert not frontend.state_dict()
     assert not list(frontend.parameters())
-    assert name == "raw" or list(frontend.buffers()), (
-        "the kernels are buffers, so that they move with the module"
-    )
+    assert name == "raw" or list(frontend.buffers()), "the kernels are buffers, so that they move with the module"
 
 
 @pytest.mark.parametrize("name", NAMES)

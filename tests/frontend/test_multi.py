@@ -25,9 +25,7 @@ def test_three_views(bins: int) -> None:
     np.testing.assert_allclose(mel, LogMel()(audio)[0, 0].numpy()[height * 64 // bins], atol=1e-4)
     hertz = librosa.feature.spectral_centroid(y=y, sr=16000, n_fft=1024, hop_length=320, pad_mode="reflect")
     np.testing.assert_allclose(centroid * 8000, np.repeat(hertz, bins, 0), atol=0.05)
-    expected = librosa.feature.chroma_stft(
-        y=y, sr=16000, n_fft=4096, hop_length=320, tuning=0.0, pad_mode="reflect"
-    )
+    expected = librosa.feature.chroma_stft(y=y, sr=16000, n_fft=4096, hop_length=320, tuning=0.0, pad_mode="reflect")
     np.testing.assert_allclose(chroma, expected[height * 12 // bins], atol=1e-4)
 
 

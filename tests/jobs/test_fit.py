@@ -31,10 +31,7 @@ def test_fit_leaves_everything_behind(fit):
     assert manifest["status"] == "completed"
     assert manifest["config"]["task"]["plan"]["seconds"] == 0.5
     assert manifest["data"]["fingerprint"]
-    assert (
-        manifest["versions"]["torch"] == torch.__version__.split("+")[0]
-        or "+" in manifest["versions"]["torch"]
-    )
+    assert manifest["versions"]["torch"] == torch.__version__.split("+")[0] or "+" in manifest["versions"]["torch"]
     assert [step for step, _ in history(folder, "valid/macro_f1")] == [3, 6]
     pictures = {path.stem for path in (folder / "figures").glob("*.png")}
     assert pictures >= {

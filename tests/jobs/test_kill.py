@@ -37,18 +37,14 @@ def command(corpus, tmp_path, name, *words):
 
 def start(words, **keywords):
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, **keywords
-    )
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, **keywords)
 
 
 def losses(folder):
     """Training loss of every step; of a step that was done twice, the later value."""
     events = EventAccumulator(str(folder))
     events.Reload()
-    return {
-        event.step: event.value for event in sorted(events.Scalars("train/loss"), key=lambda e: e.wall_time)
-    }
+    return {event.step: event.value for event in sorted(events.Scalars("train/loss"), key=lambda e: e.wall_time)}
 
 
 def wait_for(condition, process, seconds=60):
@@ -63,7 +59,7 @@ def wait_for(condition, process, seconds=60):
 def test_killed_and_resumed_equals_unbroken(corpus, tmp_path, save_every):
     option = f"job.save_every={save_every}"
     whole = start(command(corpus, tmp_path, "whole", option))
-    out, err = whole.communicate(timeout=120)
+    _, err = whole.communicate(timeout=120)
     assert whole.returncode == 0, err
     words = command(corpus, tmp_path, "killed", option)
     process = start(words)
@@ -80,13 +76,10 @@ def test_killed_and_resumed_equals_unbroken(corpus, tmp_path, save_every):
     expected, found = (losses(tmp_path / "outputs" / name) for name in ("whole", "killed"))
     assert reached < len(expected) == 80
     missing = set(expected) - set(found)  # steps between the last flush to disk and the kill have no event
-    assert {step: found[step] for step in found} == pytest.approx(
-        {step: expected[step] for step in found}, abs=1e-6
-    )
+    assert {step: found[step] for step in found} == pytest.approx({step: expected[step] for step in found}, abs=1e-6)
     assert max(missing, default=-1) < min(60, max(found))
     results = [
-        json.loads((tmp_path / "outputs" / name / "metrics.json").read_text())["test"]
-        for name in ("whole", "killed")
+        json.loads((tmp_path / "outputs" / name / "metrics.json").read_text())["test"] for name in ("whole", "killed")
     ]
     assert results[0] == pytest.approx(results[1])
 

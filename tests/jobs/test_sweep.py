@@ -10,9 +10,7 @@ from tests.conftest import SMALL
 @pytest.fixture
 def sweep(cli, corpus):
     def call(*words):
-        return cli(
-            "-m", "data=folder", f"data.root={corpus}", *SMALL, "trainer.max_epochs=1", *words, run="sweep"
-        )
+        return cli("-m", "data=folder", f"data.root={corpus}", *SMALL, "trainer.max_epochs=1", *words, run="sweep")
 
     return call
 
@@ -45,9 +43,7 @@ def test_a_failed_job_is_listed_and_the_sweep_goes_on(sweep):
 
 
 def test_a_diverged_job_is_marked(sweep):
-    done = sweep(
-        "optimizer=sgd", "trainer.gradient_clip_val=null", "optimizer.lr=0.01,1e30", "task.plan.steps=8"
-    )
+    done = sweep("optimizer=sgd", "trainer.gradient_clip_val=null", "optimizer.lr=0.01,1e30", "task.plan.steps=8")
     with (done.folder / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["completed", "diverged"]

@@ -66,9 +66,7 @@ def test_predict_files_folders_and_lists(cli, trained, corpus, tmp_path):
     right = sum(line["labels"] == ["noise"] for line in lines[:10])
     assert right >= 8
     seconds = 2.3 * RATE / 22050
-    assert lines[-1]["timeline"][-1]["end"] == pytest.approx(
-        seconds, abs=2e-3
-    )  # the last window ends with the file
+    assert lines[-1]["timeline"][-1]["end"] == pytest.approx(seconds, abs=2e-3)  # the last window ends with the file
     with (done.folder / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows[0]["labels"] == lines[0]["labels"][0]

@@ -30,9 +30,7 @@ def batch(seed: int = 0, rows: int = 7, classes: int = 5, unknown: float = 0.4) 
 
 def one_hot(seed: int = 0, rows: int = 7, classes: int = 5) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(seed)
-    return torch.randn(rows, classes, generator=g), F.one_hot(
-        torch.randint(classes, (rows,), generator=g)
-    ).float()
+    return torch.randn(rows, classes, generator=g), F.one_hot(torch.randint(classes, (rows,), generator=g)).float()
 
 
 def weighted() -> BCEPosWeight:
@@ -100,9 +98,7 @@ def test_binary_losses_equal_a_double_loop(name: str, seed: int) -> None:
     assert loss(logits, target).item() == pytest.approx(naive(loss, logits, target), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("p", "y", "cost"), [(0.95, 0, 2.70), (0.05, 0, 0.0001), (0.05, 1, 2.70), (0.95, 1, 0.0001)]
-)
+@pytest.mark.parametrize(("p", "y", "cost"), [(0.95, 0, 2.70), (0.05, 0, 0.0001), (0.05, 1, 2.70), (0.95, 1, 0.0001)])
 def test_focal_costs_hard_cells_and_spares_easy_ones_of_both_signs(p: float, y: float, cost: float) -> None:
     value = Focal(gamma=2.0)(torch.tensor([[p]]).logit(), torch.tensor([[float(y)]])).item()
     assert value == pytest.approx(cost, rel=0.3 if cost < 0.01 else 0.002)
@@ -129,9 +125,7 @@ def test_focal_and_asymmetric_reduce_to_bce() -> None:
 def test_unknown_cells_change_neither_value_nor_gradient(name: str) -> None:
     loss = BINARY[name]()
     logits, target = batch(unknown=0.4)
-    if (
-        name == "family"
-    ):  # a family with an unknown member may still be positive, so whole rows are hidden instead
+    if name == "family":  # a family with an unknown member may still be positive, so whole rows are hidden instead
         target = torch.where(torch.arange(len(target))[:, None] % 2 == 0, torch.nan, target.nan_to_num(0.0))
     unknown = target.isnan()
     worst = torch.nan if name != "family" else 1e4  # a maximum sends NaN back even with a gradient of 0
@@ -195,15 +189,11 @@ def test_cross_entropy_of_mixtures_is_the_mixture_of_cross_entropies() -> None:
     logits, first = one_hot()
     second = first.roll(1, 0)
     mixed = CrossEntropy()(logits, 0.7 * first + 0.3 * second)
-    torch.testing.assert_close(
-        mixed, 0.7 * CrossEntropy()(logits, first) + 0.3 * CrossEntropy()(logits, second)
-    )
+    torch.testing.assert_close(mixed, 0.7 * CrossEntropy()(logits, first) + 0.3 * CrossEntropy()(logits, second))
 
 
 def test_positive_weights() -> None:
-    weights = positive_weights(
-        torch.tensor([20, 5, 0, 100, 0, 50]), torch.tensor([100, 100, 100, 100, 0, 60]), cap=10
-    )
+    weights = positive_weights(torch.tensor([20, 5, 0, 100, 0, 50]), torch.tensor([100, 100, 100, 100, 0, 60]), cap=10)
     torch.testing.assert_close(weights, torch.tensor([4.0, 10.0, 10.0, 0.1, 1.0, 0.2]))
     torch.testing.assert_close(
         positive_weights(torch.tensor([5]), torch.tensor([100]), torch.inf), torch.tensor([19.0])

@@ -71,9 +71,7 @@ def test_f1_precision_recall_equal_sklearn(name: str, seed: int) -> None:
     pairs = columns(prob, target)
     for ours, theirs in ((m.f1, sk.f1_score), (m.precision, sk.precision_score), (m.recall, sk.recall_score)):
         expected = [
-            theirs(labels, scores >= thresholds[k].double().item(), zero_division=0)
-            if len(labels)
-            else math.nan
+            theirs(labels, scores >= thresholds[k].double().item(), zero_division=0) if len(labels) else math.nan
             for k, (scores, labels) in enumerate(pairs)
         ]
         close(ours(decision, target), expected)
@@ -87,21 +85,13 @@ def test_complete_labels_equal_sklearn_multilabel(name: str) -> None:
     prob, target = case(name)
     numbers, classes = m.score(prob, target, 0.4)
     y, d = target.int().numpy(), (prob >= 0.4).numpy()
-    assert numbers["macro_f1"] == pytest.approx(
-        sk.f1_score(y, d, average="macro", zero_division=0), abs=1e-12
-    )
-    assert numbers["micro_f1"] == pytest.approx(
-        sk.f1_score(y, d, average="micro", zero_division=0), abs=1e-12
-    )
+    assert numbers["macro_f1"] == pytest.approx(sk.f1_score(y, d, average="macro", zero_division=0), abs=1e-12)
+    assert numbers["micro_f1"] == pytest.approx(sk.f1_score(y, d, average="micro", zero_division=0), abs=1e-12)
     assert numbers["macro_recall"] == pytest.approx(sk.recall_score(y, d, average="macro", zero_division=0))
-    assert numbers["macro_precision"] == pytest.approx(
-        sk.precision_score(y, d, average="macro", zero_division=0)
-    )
+    assert numbers["macro_precision"] == pytest.approx(sk.precision_score(y, d, average="macro", zero_division=0))
     assert numbers["accuracy"] == pytest.approx(sk.accuracy_score(y, d))
     assert numbers["hamming_distance"] == pytest.approx(sk.hamming_loss(y, d)) == 1 - numbers["hamming"]
-    assert numbers["lrap"] == pytest.approx(
-        sk.label_ranking_average_precision_score(y, prob.double().numpy())
-    )
+    assert numbers["lrap"] == pytest.approx(sk.label_ranking_average_precision_score(y, prob.double().numpy()))
     assert torch.equal(m.confusion(prob, target, 0.4), torch.from_numpy(sk.multilabel_confusion_matrix(y, d)))
     assert classes["support"].tolist() == y.sum(0).tolist()
     if name == "missing":
@@ -207,9 +197,7 @@ def test_no_rows_or_no_known_cells_give_nan(multilabel: bool) -> None:
     for rows in (0, 3):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            numbers, classes = m.score(
-                torch.rand(rows, 4), torch.full((rows, 4), torch.nan), multilabel=multilabel
-            )
+            numbers, classes = m.score(torch.rand(rows, 4), torch.full((rows, 4), torch.nan), multilabel=multilabel)
         assert all(map(math.isnan, numbers.values()))
         assert classes["support"].tolist() == [0] * 4
 

@@ -26,9 +26,7 @@ def test_parameter_counts_of_every_stage() -> None:
     assert count(network) == 192 + 525_824 + 6 * 267_648 + 256 == 2_132_160
 
 
-@pytest.mark.parametrize(
-    ("frames", "expected"), [(1125, 280), (900, 224), (675, 168), (7, 1), (10, 1), (11, 2)]
-)
+@pytest.mark.parametrize(("frames", "expected"), [(1125, 280), (900, 224), (675, 168), (7, 1), (10, 1), (11, 2)])
 def test_frame_counts(frames: int, expected: int) -> None:
     network = Conformer(channels=1, bins=96, dim=8, depth=1, heads=2, ffn=8).eval()
     assert int(network.frames(torch.tensor([frames]))) == expected

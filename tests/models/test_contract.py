@@ -121,9 +121,7 @@ def test_padding_does_not_enter_the_training_step(name: str) -> None:
     other = make(name).train()
     torch.manual_seed(1)
     other(x, mask)
-    for (key, value), (_, expected) in zip(
-        network.state_dict().items(), other.state_dict().items(), strict=True
-    ):
+    for (key, value), (_, expected) in zip(network.state_dict().items(), other.state_dict().items(), strict=True):
         torch.testing.assert_close(value, expected, msg=lambda text, key=key: f"{key}: {text}")
 
 
@@ -199,9 +197,7 @@ def test_input_norm_uses_valid_frames_only(training: bool) -> None:
             index = 3 * channel + bin_
             values = torch.cat([x[0, channel, bin_], x[1, channel, bin_, :2]])
             result = torch.cat([h[0, channel, bin_], h[1, channel, bin_, :2]])
-            mean, var = (
-                (values.mean(), values.var(unbiased=False)) if training else (start[index], torch.tensor(1.0))
-            )
+            mean, var = (values.mean(), values.var(unbiased=False)) if training else (start[index], torch.tensor(1.0))
             torch.testing.assert_close(result, (values - mean) / (var + 1e-5).sqrt())
             moved = 0.9 * start[index] + 0.1 * values.mean() if training else start[index]
             torch.testing.assert_close(norm.norm.running_mean[index], moved)

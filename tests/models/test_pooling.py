@@ -36,15 +36,12 @@ def naive_max(module: nn.Module, h: Tensor) -> list[float]:
 
 def naive_gem(module: pooling.GeM, h: Tensor) -> list[float]:
     p = module.p.item()
-    return [
-        (sum(max(value, 1e-6) ** p for value in h[:, d].tolist()) / len(h)) ** (1 / p) for d in range(DIM)
-    ]
+    return [(sum(max(value, 1e-6) ** p for value in h[:, d].tolist()) / len(h)) ** (1 / p) for d in range(DIM)]
 
 
 def naive_attention(module: pooling.Attention, h: Tensor) -> list[float]:
     scores = [
-        (module.score.weight[0] @ torch.tanh(module.hidden.weight @ frame + module.hidden.bias)).item()
-        / math.sqrt(DIM)
+        (module.score.weight[0] @ torch.tanh(module.hidden.weight @ frame + module.hidden.bias)).item() / math.sqrt(DIM)
         for frame in h
     ]
     total = sum(math.exp(score) for score in scores)
@@ -56,9 +53,7 @@ def naive_attention(module: pooling.Attention, h: Tensor) -> list[float]:
 
 def naive_attentive_stats(module: pooling.AttentiveStatistics, h: Tensor) -> list[float]:
     mean = [sum(h[:, d].tolist()) / len(h) for d in range(DIM)]
-    std = [
-        math.sqrt(max(sum((x - mean[d]) ** 2 for x in h[:, d].tolist()) / len(h), 1e-12)) for d in range(DIM)
-    ]
+    std = [math.sqrt(max(sum((x - mean[d]) ** 2 for x in h[:, d].tolist()) / len(h), 1e-12)) for d in range(DIM)]
     scores = []
     for frame in h:
         joined = torch.tensor(frame.tolist() + mean + std)
@@ -69,9 +64,7 @@ def naive_attentive_stats(module: pooling.AttentiveStatistics, h: Tensor) -> lis
         weights = [weight / sum(weights) for weight in weights]
         centre = sum(weight * x for weight, x in zip(weights, h[:, d].tolist(), strict=True))
         result.append(centre)
-        spread.append(
-            sum(weight * (x - centre) ** 2 for weight, x in zip(weights, h[:, d].tolist(), strict=True))
-        )
+        spread.append(sum(weight * (x - centre) ** 2 for weight, x in zip(weights, h[:, d].tolist(), strict=True)))
     joined = torch.tensor(result + [math.sqrt(max(value, 1e-12)) for value in spread])
     return (module.output.weight @ joined).tolist()
 

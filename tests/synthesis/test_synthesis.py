@@ -71,9 +71,7 @@ def test_string_stays_in_tune_over_its_range(pitch: int, rate: int) -> None:
 
 
 def test_clarinet_has_odd_partials() -> None:
-    spectrum = np.abs(
-        np.fft.rfft(sound("clarinet", 57)[3200:11200] * np.hanning(8000))
-    )  # 2 Hz a bin, f0 220 Hz
+    spectrum = np.abs(np.fft.rfft(sound("clarinet", 57)[3200:11200] * np.hanning(8000)))  # 2 Hz a bin, f0 220 Hz
     first, second, third = (spectrum[110 * k - 4 : 110 * k + 5].max() for k in (1, 2, 3))
     assert second < 0.15 * first
     assert third > 2 * second
@@ -126,17 +124,13 @@ def test_notes_are_exact(name: str) -> None:
 
 def test_a_file_depends_on_its_own_numbers_only() -> None:
     def one() -> np.ndarray:
-        return synthesis.render(
-            synthesis.clip("violin", 5, 2, seconds=1.0, seed=3), seconds=1.0, rate=RATE, seed=3
-        )
+        return synthesis.render(synthesis.clip("violin", 5, 2, seconds=1.0, seed=3), seconds=1.0, rate=RATE, seed=3)
 
     first = one()
     synthesis.render(synthesis.clip("cymbal", 0, 0, seconds=1.0, seed=3), seconds=1.0, rate=RATE, seed=3)
     np.random.default_rng(0).normal(size=100)
     assert np.array_equal(first, one())
-    other = synthesis.render(
-        synthesis.clip("violin", 6, 2, seconds=1.0, seed=3), seconds=1.0, rate=RATE, seed=3
-    )
+    other = synthesis.render(synthesis.clip("violin", 6, 2, seconds=1.0, seed=3), seconds=1.0, rate=RATE, seed=3)
     assert not np.array_equal(first, other)
 
 
@@ -164,9 +158,7 @@ def test_versions_share_the_melody_up_to_key_and_tempo() -> None:
         song = synthesis.work(4)
         bars = song.bars * song.meter * 60.0 / how.tempo
         # from the second section on (the first may be cut), one section is found in the original
-        second = [
-            e for e in plain if bars <= e[0] + how.start * 60 / how.tempo - 0.1 + 1e-6 < 2 * bars - 1e-3
-        ]
+        second = [e for e in plain if bars <= e[0] + how.start * 60 / how.tempo - 0.1 + 1e-6 < 2 * bars - 1e-3]
         assert ",".join(map(str, intervals(second))) in whole
         # and its rhythm is the original's, times one factor
         beats = np.diff([e[0] for e in second]) * how.tempo / 60

@@ -76,9 +76,7 @@ def test_constant_warms_up_and_stays() -> None:
 
 
 def test_warmup_as_a_count_equals_the_fraction() -> None:
-    assert curve(schedule.cosine(adam(), 50, warmup=10), 50) == curve(
-        schedule.cosine(adam(), 50, warmup=0.2), 50
-    )
+    assert curve(schedule.cosine(adam(), 50, warmup=10), 50) == curve(schedule.cosine(adam(), 50, warmup=0.2), 50)
     assert all(0 < r <= 0.5 for r in curve(schedule.cosine(adam(), 5, warmup=500), 5))  # longer than the run
 
 
@@ -89,9 +87,7 @@ def test_plateau_waits_and_shrinks_in_the_direction_of_its_mode() -> None:
         for value in [0.1, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2]:
             scheduler.step(sign * value)
             rates.append(scheduler.optimizer.param_groups[1]["lr"])
-        assert rates == pytest.approx(
-            [0.5] * 4 + [0.05] * 3 + [0.01] * 2
-        )  # never below 0.02 of the first rate
+        assert rates == pytest.approx([0.5] * 4 + [0.05] * 3 + [0.01] * 2)  # never below 0.02 of the first rate
 
 
 @pytest.mark.parametrize("name", SHAPES)

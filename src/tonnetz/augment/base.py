@@ -86,9 +86,7 @@ class Augment(nn.Module):
         for chain, members, key in (("wave", wave, "audio"), ("features", features, "features")):
             wrong = [name for name, member in (members or {}).items() if member.key != key]
             if wrong:
-                raise UserError(
-                    f"augment.{chain}.{wrong[0]}: does not work on {key!r}; move it to the other chain"
-                )
+                raise UserError(f"augment.{chain}.{wrong[0]}: does not work on {key!r}; move it to the other chain")
         self.wave_chain = nn.ModuleDict(dict(wave or {}))
         self.features_chain = nn.ModuleDict(dict(features or {}))
 

@@ -20,9 +20,7 @@ class Equalizer(Augmentation):
 
     bands = 7
 
-    def __init__(
-        self, p: float = 0.5, low: float = -6.0, high: float = 6.0, sample_rate: int = 16000
-    ) -> None:
+    def __init__(self, p: float = 0.5, low: float = -6.0, high: float = 6.0, sample_rate: int = 16000) -> None:
         """Range of each band's gain in dB."""
         super().__init__(p, sample_rate)
         check_order(self, low, high)

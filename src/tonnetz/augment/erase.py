@@ -43,9 +43,7 @@ class RandomErase(Augmentation):
         share = uniform(x, self.low, self.high)  # (B,)
         aspect = uniform(x, math.log(self.aspect_low), math.log(self.aspect_high)).exp()  # (B,)
         height = (share * bins * frames / aspect).sqrt()
-        height = (
-            height.clamp(min=share * bins, max=torch.full_like(share, bins)).round().clamp(1, bins)
-        )  # (B,)
+        height = height.clamp(min=share * bins, max=torch.full_like(share, bins)).round().clamp(1, bins)  # (B,)
         width = (share * bins * frames / height).round().clamp(1, frames)  # (B,)
         bottom = (uniform(x, 0, 1) * (bins - height + 1)).floor()
         left = (uniform(x, 0, 1) * (frames - width + 1)).floor()

@@ -35,9 +35,7 @@ class _Filter(Augmentation):
 class LowPass(_Filter):
     """|H| = 1 / sqrt(1 + (f / cut-off) ** 4): 12 dB an octave, zero phase."""
 
-    def __init__(
-        self, p: float = 0.5, low: float = 1500.0, high: float = 7500.0, sample_rate: int = 16000
-    ) -> None:
+    def __init__(self, p: float = 0.5, low: float = 1500.0, high: float = 7500.0, sample_rate: int = 16000) -> None:
         """Range of the cut-off in Hz, drawn log-uniformly."""
         super().__init__(p, low, high, sample_rate)
 
@@ -49,9 +47,7 @@ class LowPass(_Filter):
 class HighPass(_Filter):
     """|H| = 1 / sqrt(1 + (cut-off / f) ** 4): 12 dB an octave, zero phase."""
 
-    def __init__(
-        self, p: float = 0.5, low: float = 20.0, high: float = 400.0, sample_rate: int = 16000
-    ) -> None:
+    def __init__(self, p: float = 0.5, low: float = 20.0, high: float = 400.0, sample_rate: int = 16000) -> None:
         """Range of the cut-off in Hz, drawn log-uniformly."""
         super().__init__(p, low, high, sample_rate)
 

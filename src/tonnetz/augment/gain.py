@@ -10,9 +10,7 @@ from tonnetz.augment.base import Augmentation, check_order, uniform
 class Gain(Augmentation):
     """Gain uniform in dB between ``low`` and ``high``; nothing is clipped."""
 
-    def __init__(
-        self, p: float = 0.5, low: float = -6.0, high: float = 6.0, sample_rate: int = 16000
-    ) -> None:
+    def __init__(self, p: float = 0.5, low: float = -6.0, high: float = 6.0, sample_rate: int = 16000) -> None:
         """Range in dB."""
         super().__init__(p, sample_rate)
         check_order(self, low, high)

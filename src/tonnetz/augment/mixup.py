@@ -19,15 +19,11 @@ class Mixup(Augmentation):
     one.
     """
 
-    def __init__(
-        self, p: float = 1.0, alpha: float = 0.3, key: str = "audio", sample_rate: int = 16000
-    ) -> None:
+    def __init__(self, p: float = 1.0, alpha: float = 0.3, key: str = "audio", sample_rate: int = 16000) -> None:
         """Beta parameter (> 0) and what is mixed: ``audio`` or ``features``."""
         super().__init__(p, sample_rate)
         if alpha <= 0 or key not in ("audio", "features"):
-            raise UserError(
-                f"augment Mixup: alpha {alpha}, key {key!r}; use alpha > 0 and key audio or features"
-            )
+            raise UserError(f"augment Mixup: alpha {alpha}, key {key!r}; use alpha > 0 and key audio or features")
         self.alpha, self.key = alpha, key
 
     def draw(self, x: Tensor) -> dict[str, Tensor]:

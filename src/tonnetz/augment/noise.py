@@ -86,9 +86,7 @@ def read_folder(root: Path, sample_rate: int, seconds: float) -> Tensor:
     """
     paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES) if root.is_dir() else []
     if not paths:
-        raise UserError(
-            f"{root}: no recordings for augment Noise.root; name a folder of {', '.join(sorted(SUFFIXES))}"
-        )
+        raise UserError(f"{root}: no recordings for augment Noise.root; name a folder of {', '.join(sorted(SUFFIXES))}")
     share = max(1.0, seconds / len(paths))
     parts = [_read(path, sample_rate, share) for path in paths[: max(1, int(seconds))]]
     bank = torch.cat(parts)  # (M,)
@@ -104,8 +102,6 @@ def _read(path: Path, sample_rate: int, seconds: float) -> Tensor:
             rate = file.samplerate
             samples = file.read(int(seconds * rate), dtype="float32", always_2d=True).mean(1)  # (M,)
     except (OSError, soundfile.LibsndfileError) as error:
-        raise UserError(
-            f"{path}: cannot be read as audio ({error}); remove it from augment Noise.root"
-        ) from None
+        raise UserError(f"{path}: cannot be read as audio ({error}); remove it from augment Noise.root") from None
     signal = resample(torch.from_numpy(np.ascontiguousarray(samples)), rate, sample_rate)  # (M,)
     return signal / signal.square().mean().sqrt().clamp(min=1e-8) if len(signal) else signal

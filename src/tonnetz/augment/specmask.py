@@ -50,9 +50,7 @@ class TimeMask(_Mask):
 
     axis = -1
 
-    def __init__(
-        self, p: float = 1.0, width: int = 40, count: int = 2, limit: float = 0.2, fill: str = "mean"
-    ) -> None:
+    def __init__(self, p: float = 1.0, width: int = 40, count: int = 2, limit: float = 0.2, fill: str = "mean") -> None:
         """Width in frames; ``fill`` is the example's ``mean`` or ``min``."""
         super().__init__(p, width, count, limit, fill)
 
@@ -62,8 +60,6 @@ class FrequencyMask(_Mask):
 
     axis = -2
 
-    def __init__(
-        self, p: float = 1.0, width: int = 8, count: int = 2, limit: float = 0.5, fill: str = "mean"
-    ) -> None:
+    def __init__(self, p: float = 1.0, width: int = 8, count: int = 2, limit: float = 0.5, fill: str = "mean") -> None:
         """Width in bins; ``fill`` is the example's ``mean`` or ``min``."""
         super().__init__(p, width, count, limit, fill)

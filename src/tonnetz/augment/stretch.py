@@ -87,6 +87,4 @@ def vocode(spectrum: Tensor, rate: Tensor, frames: int) -> Tensor:
 def check_vocoder(owner: Augmentation, n_fft: int) -> None:
     """Raise UserError for an FFT size that has no whole quarter."""
     if n_fft < 16 or n_fft % 4:
-        raise UserError(
-            f"augment {type(owner).__name__}.n_fft: {n_fft} is no multiple of four; use for example 1024"
-        )
+        raise UserError(f"augment {type(owner).__name__}.n_fft: {n_fft} is no multiple of four; use for example 1024")

@@ -38,9 +38,7 @@ class Tracks:
 class _Reader(Dataset[Batch]):
     """Reads excerpts (row, start in samples) of `window` samples, from audio or from stored features."""
 
-    def __init__(
-        self, tracks: Tracks, plan: Plan, sample_rate: int, store: FeatureStore | None = None
-    ) -> None:
+    def __init__(self, tracks: Tracks, plan: Plan, sample_rate: int, store: FeatureStore | None = None) -> None:
         self.tracks, self.plan, self.sample_rate, self.store = tracks, plan, sample_rate, store
         self.window = round(plan.seconds * sample_rate)
 
@@ -98,9 +96,7 @@ class TrainExcerpts(_Reader):
 class Windows(_Reader):
     """All windows of all rows: they cover every recording to its end."""
 
-    def __init__(
-        self, tracks: Tracks, plan: Plan, sample_rate: int, store: FeatureStore | None = None
-    ) -> None:
+    def __init__(self, tracks: Tracks, plan: Plan, sample_rate: int, store: FeatureStore | None = None) -> None:
         super().__init__(tracks, plan, sample_rate, store)
         hop = round((plan.hop or plan.seconds) * sample_rate)
         starts = [window_starts(samples, self.window, hop) for samples in tracks.samples]
@@ -146,7 +142,7 @@ class Loader(DataLoader[Batch]):
         self.batch_sampler.skip = state["batch"]  # type: ignore[union-attr]
 
 
-def _whole(batch: Batch) -> Batch:
+def _whole(batch: Any) -> Any:
     """Collate nothing: the datasets return whole batches."""
     return batch
 

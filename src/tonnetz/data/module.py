@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +69,9 @@ class AudioData(L.LightningDataModule):
         if on_error not in ("fail", "skip"):
             raise UserError(f"data.on_error={on_error}: known are fail, skip")
         if batch_size < 1 or not 0 < fraction <= 1:
-            raise UserError(
-                f"data.batch_size={batch_size} data.fraction={fraction}: need at least 1, and (0, 1]"
-            )
+            raise UserError(f"data.batch_size={batch_size} data.fraction={fraction}: need at least 1, and (0, 1]")
         if not corpora:
-            raise UserError(
-                "data.sources is empty: name at least one, e.g. data.sources=[philharmonia:/folder]"
-            )
+            raise UserError("data.sources is empty: name at least one, e.g. data.sources=[philharmonia:/folder]")
         self.corpora, self.frontend, self.plan, self.cache = corpora, frontend, plan, Path(cache)
         self.seed, self.split_seed, self.batch_size, self.workers = seed, split_seed, batch_size, workers
         self.fractions = {"valid": valid, "test": test}
@@ -101,18 +96,14 @@ class AudioData(L.LightningDataModule):
             frame = prepare(corpus, self.cache, rate, self.on_error)
             frame = frame.with_columns(
                 split=pl.coalesce(pl.lit(corpus.split, pl.String), "split"),
-                group=pl.concat_str(
-                    "corpus", "group", separator="/"
-                ),  # equal names of two corpora are two groups
+                group=pl.concat_str("corpus", "group", separator="/"),  # equal names of two corpora are two groups
             )
             frames.append(self._name_labels(frame, corpus))
         frame = track_table.concat(frames)
         foreign = set(frame["split"].drop_nulls()) - set(track_table.SPLITS)
         if foreign:
             raise UserError(f"split '{min(foreign)}': known are train, valid, test")
-        frame = track_table.split_tracks(
-            frame, self.fractions["valid"], self.fractions["test"], self.split_seed
-        )
+        frame = track_table.split_tracks(frame, self.fractions["valid"], self.fractions["test"], self.split_seed)
         track_table.check_disjoint(frame)
         return self._thin(frame)
 
@@ -152,21 +143,18 @@ class AudioData(L.LightningDataModule):
         """Describe the training split. Raises UserError when a class has no training track."""
         train = self.table.filter(pl.col("split") == "train")
         if not train.height:
-            raise UserError(
-                "no training tracks: the corpus gives all of them to other splits (data.valid, data.test)"
-            )
+            raise UserError("no training tracks: the corpus gives all of them to other splits (data.valid, data.test)")
         classes = sorted(set(self.table["labels"].explode().drop_nulls()))
         taught = set(train["labels"].explode().drop_nulls())
         for name in classes:
             if name not in taught:
                 place = self.table.filter(pl.col("labels").list.contains(name)).row(0, named=True)
                 raise UserError(
-                    f"class '{name}' has no training file (it is in {place['split']}: {place['path']}); add some or leave it out"
+                    f"class '{name}' has no training file (it is in {place['split']}: {place['path']}); "
+                    "add some or leave it out"
                 )
         matrix = track_table.label_matrix(train.with_columns(pl.col("labels").fill_null([])), classes)
-        several = any(c.multilabel for c in self.corpora) or bool(
-            (self.table["labels"].list.len() != 1).any()
-        )
+        several = any(c.multilabel for c in self.corpora) or bool((self.table["labels"].list.len() != 1).any())
         return DataSpec(
             classes=tuple(classes),
             multilabel=several if self.multilabel is None else self.multilabel,
@@ -185,9 +173,7 @@ class AudioData(L.LightningDataModule):
         """Excerpts (train) or covering windows of one split. Raises UserError when it is empty."""
         frame = self.split(name)
         if not frame.height:
-            raise UserError(
-                f"no tracks in the split '{name}'; see data.valid and data.test, or the corpus's own lists"
-            )
+            raise UserError(f"no tracks in the split '{name}'; see data.valid and data.test, or the corpus's own lists")
         tracks = Tracks(frame, self._labels(frame), self.normalize)
         rate = self.frontend.sample_rate
         store = self.features(frame) if self.plan.source == "features" else None
@@ -222,32 +208,25 @@ class AudioData(L.LightningDataModule):
 
     def _ranks(self) -> dict[str, int]:
         trainer = self.trainer
-        return (
-            {"rank": trainer.global_rank, "world": trainer.world_size} if trainer else {"rank": 0, "world": 1}
-        )
+        return {"rank": trainer.global_rank, "world": trainer.world_size} if trainer else {"rank": 0, "world": 1}
 
     def train_dataloader(self) -> Loader:
         """Shuffled excerpts of the training split."""
 
         def sampler(dataset: TrainExcerpts) -> Stream:
             weights = balance_weights(dataset.tracks.labels.numpy(), self.plan.balance)
-            return Stream(
-                len(dataset), self.batch_size, self.plan.steps, self.seed, weights=weights, **self._ranks()
-            )
+            return Stream(len(dataset), self.batch_size, self.plan.steps, self.seed, weights=weights, **self._ranks())
 
         return self._loader("train", sampler, train=True)
 
     @property
     def steps(self) -> int:
         """Batches an epoch, on each process."""
-        return self.plan.steps or max(
-            1, self.split("train").height // (self.batch_size * self._ranks()["world"])
-        )
+        return self.plan.steps or max(1, self.split("train").height // (self.batch_size * self._ranks()["world"]))
 
     def windows(self, name: str) -> Loader:
         """Windows that cover every track of a split, dealt out to the ranks."""
-        chunks = partial(Chunks, batch_size=self.batch_size, **self._ranks())
-        return self._loader(name, lambda dataset: chunks(len(dataset)))
+        return self._loader(name, lambda dataset: Chunks(len(dataset), self.batch_size, **self._ranks()))
 
     def val_dataloader(self) -> Loader | list[Any]:
         """Windows of the validation split, or nothing when there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -36,9 +37,7 @@ class Plan:
         if self.seconds <= 0 or (self.hop is not None and self.hop <= 0):
             raise UserError(f"task.plan.seconds={self.seconds} hop={self.hop}: must be positive")
         if self.steps is not None and self.steps < 1:
-            raise UserError(
-                f"task.plan.steps={self.steps}: must be at least 1, or null for one pass an epoch"
-            )
+            raise UserError(f"task.plan.steps={self.steps}: must be at least 1, or null for one pass an epoch")
         for key, value, known in (
             ("source", self.source, ("audio", "features")),
             ("pad", self.pad, ("zero", "repeat")),
@@ -122,7 +121,7 @@ class Chunks:
 
 
 def chances(seed: int, positions: np.ndarray) -> np.ndarray:
-    """Uniform numbers in [0, 1) that depend on (seed, position) alone: the SplitMix64 generator (Steele et al. 2014)."""
+    """Uniform numbers in [0, 1) from (seed, position) alone: SplitMix64 (Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         z = positions.astype(np.uint64) + np.uint64(seed) * np.uint64(0xD1342543DE82EF95)
         z = (z + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
@@ -144,5 +143,6 @@ def balance_weights(labels: np.ndarray, how: str) -> np.ndarray | None:
     cells = np.where(positive, inverse, np.nan)  # (rows, classes)
     some = positive.any(1)
     weights = np.full(len(labels), np.nan)
-    weights[some] = {"max": np.nanmax, "mean": np.nanmean, "median": np.nanmedian}[how](cells[some], axis=1)
+    reduce: Any = {"max": np.nanmax, "mean": np.nanmean, "median": np.nanmedian}[how]
+    weights[some] = reduce(cells[some], axis=1)
     return np.nan_to_num(weights, nan=float(np.nanmean(weights)) if some.any() else 1.0)

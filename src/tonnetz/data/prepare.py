@@ -54,7 +54,8 @@ def _at_rate(rows: pl.DataFrame, corpus: Prepared, sample_rate: int) -> pl.DataF
     if corpus.rate != (sample_rate,):
         have = ", ".join(map(str, corpus.rate))
         raise UserError(
-            f"{corpus.root}: prepared at {have} Hz, but the front-end works at {sample_rate} Hz; prepare it anew from the raw files"
+            f"{corpus.root}: prepared at {have} Hz, but the front-end works at {sample_rate} Hz; "
+            "prepare it anew from the raw files"
         )
     return rows.with_columns(pl.lit(corpus.key).alias("corpus"))
 
@@ -133,6 +134,7 @@ class Journal:
         return self
 
     def add(self, key: str, facts: dict[str, Any]) -> None:
+        """Write down one prepared file at once, so that a crash loses nothing."""
         self._file.write(json.dumps({"key": key, **facts}) + "\n")
         self._file.flush()
 

@@ -86,9 +86,7 @@ class Recordings:
         }
 
 
-def recording_batches(
-    recordings: Recordings, batch_size: int, workers: int, errors: dict[int, str]
-) -> Iterator[Batch]:
+def recording_batches(recordings: Recordings, batch_size: int, workers: int, errors: dict[int, str]) -> Iterator[Batch]:
     """Yield batches of at most `batch_size` windows, across files, with `row` = index of the file.
 
     Files that cannot be used are written into `errors` (index -> reason) and passed over.

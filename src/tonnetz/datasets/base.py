@@ -33,9 +33,7 @@ class Corpus(ABC):
     def fetch(self, progress: Progress | None = None) -> None:
         """Make sure that the raw files exist. The default refuses a missing root."""
         if not self.root.exists():
-            raise UserError(
-                f"data.root={self.root}: no such file or folder; say where the corpus is, data.root=PATH"
-            )
+            raise UserError(f"data.root={self.root}: no such file or folder; say where the corpus is, data.root=PATH")
 
     @abstractmethod
     def tracks(self) -> Iterator[dict[str, Any]]:

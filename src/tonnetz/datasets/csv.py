@@ -59,9 +59,7 @@ class Csv(Corpus):
     def fetch(self, progress: Progress | None = None) -> None:
         """Refuse a missing file, and a folder without the name of the file."""
         if self.path.is_dir():
-            raise UserError(
-                f"data.root={self.root}: a folder; give the CSV file, or its name in data.corpus.file"
-            )
+            raise UserError(f"data.root={self.root}: a folder; give the CSV file, or its name in data.corpus.file")
         if not self.path.is_file():
             raise UserError(f"data.root={self.path}: no such CSV file")
 
@@ -73,9 +71,7 @@ class Csv(Corpus):
         columns, lines = read_csv(self.path)
         files = pick_column(columns, FILE_COLUMNS)
         if files is None:
-            raise UserError(
-                f"{self.path} line 1: no column file (or path, filename); it has {', '.join(columns)}"
-            )
+            raise UserError(f"{self.path} line 1: no column file (or path, filename); it has {', '.join(columns)}")
         if not lines:
             raise UserError(f"{self.path}: lists no audio files")
         label = pick_column(columns, LABEL_COLUMNS)
@@ -90,9 +86,7 @@ class Csv(Corpus):
         free = [name for name in columns if name != files and name.lower() not in known]
         for name in self.classes or ():
             if name not in free:
-                raise UserError(
-                    f"data.corpus.classes: {self.path} has no column '{name}'{suggest(name, free)}"
-                )
+                raise UserError(f"data.corpus.classes: {self.path} has no column '{name}'{suggest(name, free)}")
         return free if self.classes is None else self.classes
 
     def _row(

@@ -46,9 +46,7 @@ def split_names(names: Sequence[str]) -> dict[str, str] | None:
     lower = {name: name.lower() for name in names}
     has_test = any(SPLIT_NAMES.get(word) == "test" for word in lower.values())
     known = {**SPLIT_NAMES, **dict.fromkeys(("eval", "evaluation"), "valid" if has_test else "test")}
-    return (
-        {name: known[word] for name, word in lower.items()} if known.keys() >= set(lower.values()) else None
-    )
+    return {name: known[word] for name, word in lower.items()} if known.keys() >= set(lower.values()) else None
 
 
 def track_ids(paths: Sequence[PurePath]) -> list[str]:
@@ -62,9 +60,7 @@ def audio_by_id(corpus: Corpus) -> dict[str, Path]:
     """All audio files of a corpus's folder by id. Raises UserError when there are none."""
     files = corpus.audio_files()
     if not files:
-        raise UserError(
-            f"{corpus.root}: no audio files (wav, flac, mp3, ogg, m4a, ...) under it; check data.root"
-        )
+        raise UserError(f"{corpus.root}: no audio files (wav, flac, mp3, ogg, m4a, ...) under it; check data.root")
     return dict(zip(track_ids([path.relative_to(corpus.root) for path in files]), files, strict=True))
 
 
@@ -93,9 +89,7 @@ def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
             )
     for line, cells in body:
         if len(cells) != len(columns):
-            raise UserError(
-                f"{path} line {line}: {len(cells)} cells, but line 1 names {len(columns)}; quote commas"
-            )
+            raise UserError(f"{path} line {line}: {len(cells)} cells, but line 1 names {len(columns)}; quote commas")
     return columns, [(line, dict(zip(columns, cells, strict=True))) for line, cells in body]
 
 
@@ -120,9 +114,7 @@ def _typed(name: str, cell: str, place: str) -> str | float | int | None:
     if name == "split":
         known = split_names([cell])
         if known is None:
-            raise UserError(
-                f"{place}: split '{cell}' is unknown; write train, valid or test, or leave it empty"
-            )
+            raise UserError(f"{place}: split '{cell}' is unknown; write train, valid or test, or leave it empty")
         return known[cell]
     kinds: dict[str, type[int] | type[float]] = {"fold": int, "offset": float, "duration": float}
     if name not in kinds:

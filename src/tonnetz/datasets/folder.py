@@ -58,9 +58,7 @@ class Folder(Corpus):
 
     def _class(self, path: Path, folders: tuple[str, ...]) -> str:
         if not folders:
-            raise UserError(
-                f"{path}: lies in no class folder; put it into one, or set data.corpus.labelled=false"
-            )
+            raise UserError(f"{path}: lies in no class folder; put it into one, or set data.corpus.labelled=false")
         return folders[0].strip()
 
     def _metadata(self, files: list[Path]) -> dict[Path, dict[str, Any]]:
@@ -69,9 +67,7 @@ class Folder(Corpus):
         columns, rows = read_csv(source)
         key = pick_column(columns, ("file", "path", "filename"))
         if key is None:
-            raise UserError(
-                f"{source}: no column file (or path, filename); it says which row belongs to which file"
-            )
+            raise UserError(f"{source}: no column file (or path, filename); it says which row belongs to which file")
         by_name: dict[str, list[Path]] = {}
         for path in files:
             by_name.setdefault(path.name, []).append(path)
@@ -83,17 +79,11 @@ class Folder(Corpus):
             cells.pop("id", None)  # the place in the folder is the id
             paths = [self.root / wanted] if self.root / wanted in exact else by_name.get(wanted, [])
             if len(paths) > 1:
-                raise UserError(
-                    f"{place}: '{wanted}' is the name of {len(paths)} files; write its path from the root"
-                )
+                raise UserError(f"{place}: '{wanted}' is the name of {len(paths)} files; write its path from the root")
             for path in paths:
                 if path in found:
                     raise UserError(f"{place}: '{wanted}' has a row already; remove one")
-                found[path] = {
-                    name: value for name, value in typed_cells(cells, place).items() if value is not None
-                }
+                found[path] = {name: value for name, value in typed_cells(cells, place).items() if value is not None}
         if not found:
-            raise UserError(
-                f"{source}: names no audio file under {self.root}; its column {key} must hold file names"
-            )
+            raise UserError(f"{source}: names no audio file under {self.root}; its column {key} must hold file names")
         return found

@@ -79,9 +79,7 @@ class OpenMIC(Corpus):
         """Return keys (N), relevance (N, K) in [0, 1] and whether it was judged (N, K)."""
         path = self.home / ARRAYS
         if not path.is_file():
-            raise UserError(
-                f"{path}: no such file; give the folder of the unpacked OpenMIC-2018, data.root=PATH"
-            )
+            raise UserError(f"{path}: no such file; give the folder of the unpacked OpenMIC-2018, data.root=PATH")
         try:
             with np.load(path) as arrays:
                 relevance, known = arrays["Y_true"], arrays["Y_mask"].astype(bool)
@@ -91,9 +89,7 @@ class OpenMIC(Corpus):
         if keys is None:
             return self._table(classes)
         if not len(keys) == len(relevance) == len(known) or relevance.shape[1:] != (len(classes),):
-            raise UserError(
-                f"{path}: {len(keys)} keys, labels {relevance.shape}, {len(classes)} classes; restore it"
-            )
+            raise UserError(f"{path}: {len(keys)} keys, labels {relevance.shape}, {len(classes)} classes; restore it")
         return keys, relevance, known
 
     def _table(self, classes: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -103,14 +99,9 @@ class OpenMIC(Corpus):
             raise UserError(f"{path}: no such file; it is needed since {ARRAYS} holds its keys as a pickle")
         _, lines = read_csv(path)
         try:
-            cells = [
-                (row["sample_key"], classes.index(row["instrument"]), float(row["relevance"]))
-                for _, row in lines
-            ]
+            cells = [(row["sample_key"], classes.index(row["instrument"]), float(row["relevance"])) for _, row in lines]
         except (KeyError, ValueError) as error:
-            raise UserError(
-                f"{path}: not the table of labels of OpenMIC-2018 ({error}); restore it"
-            ) from None
+            raise UserError(f"{path}: not the table of labels of OpenMIC-2018 ({error}); restore it") from None
         rows = {key: row for row, key in enumerate(sorted({key for key, _, _ in cells}))}
         relevance = np.full((len(rows), len(classes)), np.nan)
         where = np.array([(rows[key], column) for key, column, _ in cells]).T
@@ -123,15 +114,11 @@ class OpenMIC(Corpus):
         for name in ("train", "test"):
             path = self.home / "partitions" / f"split01_{name}.csv"
             if not path.is_file():
-                raise UserError(
-                    f"{path}: no such file; the official split is part of the archive, restore it"
-                )
+                raise UserError(f"{path}: no such file; the official split is part of the archive, restore it")
             lists[name] = set(path.read_text(encoding="utf-8").split())
         both = lists["train"] & lists["test"]
         if both:
-            raise UserError(
-                f"{self.home / 'partitions'}: '{min(both)}' is in both lists, train and test; restore it"
-            )
+            raise UserError(f"{self.home / 'partitions'}: '{min(both)}' is in both lists, train and test; restore it")
         return dict.fromkeys(lists["test"], "test")
 
 

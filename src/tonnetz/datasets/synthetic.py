@@ -68,13 +68,9 @@ class Synthetic(Corpus):
             raise UserError(f"data.corpus.part={self.part}: no such part{suggest(self.part, PARTS)}")
         for name in self.instruments:
             if name not in INSTRUMENTS:
-                raise UserError(
-                    f"data.corpus.instruments: unknown instrument {name}{suggest(name, INSTRUMENTS)}"
-                )
+                raise UserError(f"data.corpus.instruments: unknown instrument {name}{suggest(name, INSTRUMENTS)}")
         if self.part == "mixtures" and len(set(self.instruments)) < 3:
-            raise UserError(
-                "data.corpus.instruments: mixtures need three instruments or more; name more of them"
-            )
+            raise UserError("data.corpus.instruments: mixtures need three instruments or more; name more of them")
         for name, least in (
             ("files", 1),
             ("works", 1),
@@ -129,9 +125,7 @@ class Synthetic(Corpus):
         """Yield the rows of the index, with paths. Raises UserError when it has not been generated yet."""
         index = self.folder / "index.jsonl"
         if not index.exists():
-            raise UserError(
-                f"{index}: the synthetic corpus is not generated yet; call fetch first (job=prepare)"
-            )
+            raise UserError(f"{index}: the synthetic corpus is not generated yet; call fetch first (job=prepare)")
         with index.open() as lines:
             for line in lines:
                 row = json.loads(line)
@@ -182,10 +176,7 @@ class Synthetic(Corpus):
         """
         total = max(1, round(self.files * len(self.instruments) / 2.5))
         splits = assign(total)
-        pool = {
-            split: [p for p, s in enumerate(assign(PLAYERS)) if s == split]
-            for split in ("train", "valid", "test")
-        }
+        pool = {split: [p for p, s in enumerate(assign(PLAYERS)) if s == split] for split in ("train", "valid", "test")}
         rng = np.random.default_rng([self.seed, key("deck")])
         deck: list[str] = []
         for index in range(total):

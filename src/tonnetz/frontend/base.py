@@ -27,9 +27,7 @@ class Frontend(nn.Module):
         """Sample rate in Hz, hop in samples, C' and F of the output, and the constructor's arguments."""
         super().__init__()
         if hop < 1 or bins < 1 or sample_rate < 1:
-            raise UserError(
-                "frontend: sample_rate, hop and bins must be at least 1; correct the one that is not"
-            )
+            raise UserError("frontend: sample_rate, hop and bins must be at least 1; correct the one that is not")
         self.sample_rate = sample_rate
         self.hop = hop
         self.channels = channels
@@ -54,10 +52,7 @@ def fingerprint(frontend: Frontend) -> str:
     """16 hexadecimal digits of the class name, version and parameters; the order of the parameters is
     immaterial.
     """
-    numbers = {
-        k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v
-        for k, v in frontend.params.items()
-    }
+    numbers = {k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in frontend.params.items()}
     identity = json.dumps([type(frontend).__name__, frontend.version, numbers], sort_keys=True)
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 

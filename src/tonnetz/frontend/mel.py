@@ -15,7 +15,7 @@ class LogMel(Frontend):
 
     Slaney's mel scale and area norm, periodic Hann window, centred frames with reflected edges, no
     ``top_db``: equal to ``librosa.power_to_db(librosa.feature.melspectrogram(..., pad_mode="reflect"),
-    top_db=None)``.
+    amin=floor, top_db=None)``.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class LogMel(Frontend):
         bins: int = 64,
         fmin: float = 30.0,
         fmax: float | None = None,
-        floor: float = 1e-10,
+        floor: float = 1e-5,
     ) -> None:
         """Sample rate and band edges in Hz (``fmax`` null = half the rate), FFT size and hop in samples, mel
         bins, and the smallest power: what lies below it is silence.
@@ -89,7 +89,7 @@ class MFCC(Frontend):
         super().__init__(
             sample_rate, hop, 1, bins, params={"sample_rate": sample_rate, "hop": hop, "bins": bins, **params}
         )
-        self.mel = LogMel(sample_rate, n_fft, hop, mels, fmin, top)
+        self.mel = LogMel(sample_rate, n_fft, hop, mels, fmin, top, floor=1e-10)
         self.register_buffer("dct", create_dct(bins, mels, "ortho"), persistent=False)  # (mels, F)
 
     def compute(self, audio: Tensor) -> Tensor:

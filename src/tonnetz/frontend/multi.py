@@ -46,13 +46,11 @@ class MultiSpec(Frontend):
         check_fft(n_fft)
         check_fft(chroma_n_fft, "chroma_n_fft")
         if chroma_n_fft < 4096:
-            raise UserError(
-                f"frontend.chroma_n_fft: {chroma_n_fft} is too coarse for semitones; use 4096 or more"
-            )
+            raise UserError(f"frontend.chroma_n_fft: {chroma_n_fft} is too coarse for semitones; use 4096 or more")
         params = {"n_fft": n_fft, "mels": mels, "fmin": fmin, "fmax": top, "chroma": chroma}
         params |= {"chroma_n_fft": chroma_n_fft, "sample_rate": sample_rate, "hop": hop, "bins": bins}
         super().__init__(sample_rate, hop, 3, bins, params=params)
-        self.mel = LogMel(sample_rate, n_fft, hop, mels, fmin, top)
+        self.mel = LogMel(sample_rate, n_fft, hop, mels, fmin, top, floor=1e-10)
         self.magnitude = Spectrogram(n_fft, hop_length=hop, power=1.0, center=False)
         self.power = Spectrogram(chroma_n_fft, hop_length=hop, power=2.0, center=False)
         forget_buffers(self.magnitude)
@@ -64,9 +62,7 @@ class MultiSpec(Frontend):
     def compute(self, audio: Tensor) -> Tensor:
         """Audio (B, 1, N) -> image (B, 3, F, T)."""
         views = [self.mel(audio), self.centroid(audio), self.chroma(audio)]  # (B, 1, mels | 1 | 12, T)
-        return torch.cat(
-            [F.interpolate(v, size=(self.bins, v.shape[-1])) for v in views], dim=1
-        )  # (B, 3, F, T)
+        return torch.cat([F.interpolate(v, size=(self.bins, v.shape[-1])) for v in views], dim=1)  # (B, 3, F, T)
 
     def centroid(self, audio: Tensor) -> Tensor:
         """Audio (B, 1, N) -> sum(f |X|) / sum(|X|) as a fraction of half the sample rate, (B, 1, 1, T)."""

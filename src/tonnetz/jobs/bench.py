@@ -60,10 +60,8 @@ def run(cfg: DictConfig, run: Run) -> None:
     run.facts["bench"] = result
 
 
-def step_times(
-    experiment: Experiment, device: torch.device, batches: int, warmup: int
-) -> dict[str, list[float]]:
-    """Seconds of each stage of `batches` training steps, after `warmup` ones. The loader's is what the loop waits for."""
+def step_times(experiment: Experiment, device: torch.device, batches: int, warmup: int) -> dict[str, list[float]]:
+    """Seconds of each stage of `batches` training steps, after `warmup` ones; of the loader, what the loop waits."""
     task: Any = experiment.task.to(device).train()
     optimizer = task.optimizer(task.parameters())
     times: dict[str, list[float]] = {name: [] for name in STAGES}
@@ -120,6 +118,7 @@ class Clock:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
+        """Time the block and keep its seconds under `name`."""
         self._wait()
         start = time.perf_counter()
         yield
@@ -159,9 +158,7 @@ def reading_rates(experiment: Experiment, batches: int) -> dict[str, Any]:
 
 def _rate(batches: Iterator[Any], count: int) -> float:
     start = time.perf_counter()
-    items = sum(
-        len(batch["row"] if isinstance(batch, dict) else batch) for batch in itertools.islice(batches, count)
-    )
+    items = sum(len(batch["row"] if isinstance(batch, dict) else batch) for batch in itertools.islice(batches, count))
     return items / (time.perf_counter() - start)
 
 

@@ -46,9 +46,7 @@ def run(cfg: DictConfig, run: Run) -> None:
         vectors, rows = mean_by_row(vectors, rows)
         starts = torch.zeros(len(rows))
     write_embeddings(run.folder, vectors, rows, starts, table)
-    print(
-        f"{len(vectors):,} vectors of {vectors.shape[1]} dimensions: {run.folder / 'embeddings.safetensors'}"
-    )
+    print(f"{len(vectors):,} vectors of {vectors.shape[1]} dimensions: {run.folder / 'embeddings.safetensors'}")
     run.facts["embeddings"] = {"vectors": len(vectors), "dimensions": vectors.shape[1]}
     bad = {table["path"][i]: reason for i, reason in errors.items()}
     report_bad(bad, run.folder, experiment.cfg.data.on_error, len(vectors))
@@ -60,9 +58,7 @@ def _check_layer(experiment: Experiment, layer: str | None) -> None:
         raise UserError(f"job.layer={layer}: no such tap of this backbone{suggest(layer, taps)}")
 
 
-def _recordings(
-    experiment: Experiment, paths: list[str], errors: dict[int, str]
-) -> Iterator[dict[str, Tensor]]:
+def _recordings(experiment: Experiment, paths: list[str], errors: dict[int, str]) -> Iterator[dict[str, Tensor]]:
     data = experiment.data
     recordings = Recordings(paths, data.plan, data.frontend.sample_rate, data.normalize)
     return recording_batches(recordings, data.batch_size, data.workers, errors)
@@ -104,9 +100,7 @@ def _tap(experiment: Experiment, batch: dict[str, Tensor], layer: str) -> Tensor
     """Mean over the valid frames of one tap, (B, D)."""
     taps, mask = experiment.task.encoder.layers(batch)
     hidden = taps[layer]  # (B, T', D)
-    share = torch.nn.functional.interpolate(mask[:, None].float(), hidden.shape[1])[
-        :, 0, :, None
-    ]  # (B, T', 1)
+    share = torch.nn.functional.interpolate(mask[:, None].float(), hidden.shape[1])[:, 0, :, None]  # (B, T', 1)
     return (hidden * share).sum(1) / share.sum(1).clamp(min=1)
 
 
@@ -117,18 +111,14 @@ def mean_by_row(vectors: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     return total / index.bincount()[:, None], unique
 
 
-def write_embeddings(
-    folder: Path, vectors: Tensor, rows: Tensor, starts: Tensor, table: pl.DataFrame
-) -> None:
+def write_embeddings(folder: Path, vectors: Tensor, rows: Tensor, starts: Tensor, table: pl.DataFrame) -> None:
     """Write embeddings.safetensors, embeddings.npz and embeddings.csv (one row a vector)."""
     from safetensors.torch import save_file
 
     arrays: dict[str, Any] = {"vectors": vectors.contiguous(), "row": rows, "start": starts.float()}
     save_file(arrays, folder / "embeddings.safetensors")
     np.savez(folder / "embeddings.npz", **{name: value.numpy() for name, value in arrays.items()})
-    place = pl.DataFrame(
-        {"row": rows.numpy(), "start": starts.numpy()}, schema={"row": pl.UInt32, "start": pl.Float64}
-    )
+    place = pl.DataFrame({"row": rows.numpy(), "start": starts.numpy()}, schema={"row": pl.UInt32, "start": pl.Float64})
     listing = place.join(table, on="row", how="left", maintain_order="left")
     lists = [name for name, kind in listing.schema.items() if isinstance(kind, pl.List)]
     listing.with_columns(pl.col(name).list.join(";") for name in lists).write_csv(folder / "embeddings.csv")

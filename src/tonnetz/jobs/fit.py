@@ -61,8 +61,8 @@ def _check_resume(cfg: DictConfig, last: Path) -> None:
     for group in FIXED:
         if stored[group] != asked[group]:
             raise UserError(
-                f"run={cfg.run}: exists with {group}: {_difference(stored[group], asked[group])}; choose another run=NAME "
-                f"or delete {last.parent.parent}"
+                f"run={cfg.run}: exists with {group}: {_difference(stored[group], asked[group])}; "
+                f"choose another run=NAME or delete {last.parent.parent}"
             )
 
 
@@ -83,18 +83,16 @@ def _checkpoints(cfg: DictConfig, experiment: Experiment, folder: Path) -> list[
     """best.ckpt by the task's monitor (the last one when nothing validates), last.ckpt every epoch and on request."""
     task = experiment.task
     validates = experiment.data.split("valid").height > 0 and cfg.trainer.get("limit_val_batches", 1) != 0
-    monitored = (
-        {"monitor": task.monitor, "mode": task.mode, "save_on_train_epoch_end": False} if validates else {}
-    )
+    monitored: dict[str, Any] = {"monitor": task.monitor, "mode": task.mode, "save_on_train_epoch_end": False}
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
     found: list[L.Callback] = [
-        ModelCheckpoint(filename="best", **common, **monitored),
+        ModelCheckpoint(filename="best", **common, **(monitored if validates else {})),
         ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common),
         LearningRateMonitor("step"),
         RichProgressBar(leave=False),
     ]
     if cfg.job.save_every:
-        every = {"every_n_train_steps": cfg.job.save_every, "save_on_train_epoch_end": False}
+        every: dict[str, Any] = {"every_n_train_steps": cfg.job.save_every, "save_on_train_epoch_end": False}
         found.append(ModelCheckpoint(filename="last", **common, **every))
     if cfg.job.patience and validates:
         found.append(EarlyStopping(task.monitor, mode=task.mode, patience=cfg.job.patience))
@@ -137,9 +135,7 @@ def _best_score(trainer: Any, best: Path) -> float:
     return float("nan")
 
 
-def _log_hparams(
-    trainer: Any, cfg: DictConfig, task: Any, scores: dict[str, dict[str, float]], score: float
-) -> None:
+def _log_hparams(trainer: Any, cfg: DictConfig, task: Any, scores: dict[str, dict[str, float]], score: float) -> None:
     """One row in TensorBoard's hparams page: what was chosen, and the final metrics."""
     chosen = {
         f"{g}": cfg[g]._target_.split(".")[-1]

@@ -29,9 +29,7 @@ def run(cfg: DictConfig, run: Run) -> None:
     paths = find_recordings(_inputs(cfg))
     experiment, _ = restore(cfg, list(HydraConfig.get().overrides.task))
     if not hasattr(experiment.task, "probabilities"):
-        raise UserError(
-            f"job=predict: {type(experiment.task).__name__} gives no class probabilities; try job=embed"
-        )
+        raise UserError(f"job=predict: {type(experiment.task).__name__} gives no class probabilities; try job=embed")
     found, errors = predict(experiment, paths, choose_device(cfg.trainer.accelerator))
     write_predictions(run.folder, found, experiment, cfg.job.timeline)
     _print(found)
@@ -87,9 +85,7 @@ def predict(
     return found, errors
 
 
-def write_predictions(
-    folder: Path, found: list[dict[str, Any]], experiment: Experiment, timeline: bool
-) -> None:
+def write_predictions(folder: Path, found: list[dict[str, Any]], experiment: Experiment, timeline: bool) -> None:
     """JSON Lines with everything, CSV with one row a file, CSV with one row a window."""
     classes = experiment.task.spec.classes
     seconds = experiment.data.plan.seconds
@@ -112,9 +108,7 @@ def write_predictions(
                     for s, w in rows
                 ]
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-            table.writerow(
-                [item["path"], ";".join(item["labels"]), *(item["probabilities"][c] for c in classes)]
-            )
+            table.writerow([item["path"], ";".join(item["labels"]), *(item["probabilities"][c] for c in classes)])
     if timeline:
         with (folder / "timeline.csv").open("w", newline="") as file:
             table = csv.writer(file)

@@ -46,14 +46,10 @@ def show(data: AudioData) -> None:
     long = table.select("split", "labels").explode("labels").drop_nulls("labels")
     if not long.height:
         return
-    counts = (
-        long.group_by("labels", "split")
-        .len()
-        .pivot("split", index="labels", values="len")
-        .fill_null(0)
-        .sort("labels")
+    wide = (
+        long.group_by("labels", "split").len().pivot("split", index="labels", values="len").fill_null(0).sort("labels")
     )
-    classes = Table("class", *SPLITS, title=f"{counts.height} classes")
-    for row in counts.iter_rows(named=True):
+    classes = Table("class", *SPLITS, title=f"{wide.height} classes")
+    for row in wide.iter_rows(named=True):
         classes.add_row(row["labels"], *(str(row.get(name, 0)) for name in SPLITS))
     console.print(classes)

@@ -22,9 +22,7 @@ def run(cfg: DictConfig, run: Run) -> float:
     if split not in ("train", "valid", "test"):
         raise UserError(f"job.split={split}: known are train, valid, test")
     show(data)
-    dashboard = Dashboard(
-        run.folder, History(run.folder / "metrics.csv"), {split: data.split(split)["id"].to_list()}
-    )
+    dashboard = Dashboard(run.folder, History(run.folder / "metrics.csv"), {split: data.split(split)["id"].to_list()})
     trainer = build_trainer(cfg, logger=False, callbacks=[dashboard], default_root_dir=run.folder)
     data.trainer = trainer
     trainer.test(task, data.windows(split), verbose=False)

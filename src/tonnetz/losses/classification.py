@@ -16,9 +16,7 @@ from torch.nn import functional as F
 from tonnetz.errors import UserError
 
 
-def bce(
-    logits: Tensor, target: Tensor, pos_weight: Tensor | None = None, label_smoothing: float = 0.0
-) -> Tensor:
+def bce(logits: Tensor, target: Tensor, pos_weight: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
     """Binary cross-entropy, mean over known cells; `pos_weight` (K,) scales the cost of positives. Scalar."""
     x, y, known = _cells(logits, target, label_smoothing)
     cost = F.binary_cross_entropy_with_logits(x, y, pos_weight=pos_weight, reduction="none")  # (B, K)
@@ -128,9 +126,7 @@ class _Balanced(_Loss):
             raise UserError("loss: positive weights need class counts; call fit_counts before training")
         return self.pos_weight
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         saved = state_dict.get(f"{prefix}pos_weight")
         if saved is not None:  # its size is known only from the data
             self.pos_weight = self.pos_weight.new_empty(saved.shape)
@@ -228,9 +224,7 @@ def _mean(cost: Tensor, known: Tensor) -> Tensor:
 def _check_gamma(**gammas: float) -> None:
     for name, gamma in gammas.items():
         if not 0 <= gamma < math.inf:
-            raise UserError(
-                f"{name}: {gamma} is not a finite exponent of at least 0; 0 is plain cross-entropy"
-            )
+            raise UserError(f"{name}: {gamma} is not a finite exponent of at least 0; 0 is plain cross-entropy")
 
 
 def auto(multilabel: bool, label_smoothing: float = 0.0) -> BCE | CrossEntropy:

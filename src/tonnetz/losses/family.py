@@ -18,9 +18,7 @@ def family_scores(logits: Tensor, families: Tensor, count: int | None = None) ->
     family without members scores -inf.
     """
     size = int(families.max()) + 1 if count is None else count
-    slot = torch.where(families < 0, size, families).expand_as(
-        logits
-    )  # classes without family in a last column
+    slot = torch.where(families < 0, size, families).expand_as(logits)  # classes without family in a last column
     best = logits.new_full((len(logits), size + 1), -torch.inf)
     return best.scatter_reduce(1, slot, logits, "amax")[:, :size]  # (B, F)
 
@@ -33,9 +31,7 @@ def family_targets(target: Tensor, families: Tensor, count: int | None = None) -
     return torch.where(doubt & (known <= 0.5), torch.nan, known)
 
 
-def family_loss(
-    logits: Tensor, target: Tensor, families: Tensor | Sequence[int], count: int | None = None
-) -> Tensor:
+def family_loss(logits: Tensor, target: Tensor, families: Tensor | Sequence[int], count: int | None = None) -> Tensor:
     """Binary cross-entropy of families, from class logits and targets (B, K) and indices (K,). Scalar."""
     index = torch.as_tensor(families, device=logits.device)
     return bce(family_scores(logits.float(), index, count), family_targets(target, index, count))
@@ -55,9 +51,7 @@ class FamilyLoss(nn.Module):
         super().__init__()
         used = {index for index in families if index != -1}
         if not used or used != set(range(len(used))):
-            raise UserError(
-                f"families: {sorted(used)} are not 0 ... F - 1; number families from 0, -1 is none"
-            )
+            raise UserError(f"families: {sorted(used)} are not 0 ... F - 1; number families from 0, -1 is none")
         self.count = len(used)
         self.register_buffer("families", torch.tensor(list(families)), persistent=False)
 
@@ -65,7 +59,5 @@ class FamilyLoss(nn.Module):
         """Scalar loss of class logits (B, K) for class targets (B, K), NaN = unknown."""
         classes = logits.shape[1]
         if classes != len(self.families):
-            raise UserError(
-                f"families: {len(self.families)} entries for {classes} classes; give one per class"
-            )
+            raise UserError(f"families: {len(self.families)} entries for {classes} classes; give one per class")
         return family_loss(logits, target, self.families, self.count)

@@ -40,9 +40,7 @@ def interval(
     """
     groups = len(counts)
     if not groups or draws < 1 or not 0 < level < 1:
-        raise UserError(
-            f"bootstrap: {groups} groups, {draws} draws, level {level} give no interval; need 1, 1, 0 to 1"
-        )
+        raise UserError(f"bootstrap: {groups} groups, {draws} draws, level {level} give no interval; need 1, 1, 0 to 1")
     generator = torch.Generator().manual_seed(seed)
     flat = counts.reshape(groups, -1).double()
     values = []

@@ -129,9 +129,7 @@ def lrap(prob: Tensor, target: Tensor) -> Tensor:
     return torch.where((~target.isnan()).any(1), rows, torch.nan).nanmean()
 
 
-def confusion(
-    prob: Tensor, target: Tensor, thresholds: Tensor | float = 0.5, multilabel: bool = True
-) -> Tensor:
+def confusion(prob: Tensor, target: Tensor, thresholds: Tensor | float = 0.5, multilabel: bool = True) -> Tensor:
     """Confusion counts int64 [truth, decision]: (K, 2, 2) per class, or (K, K) of arg-max for multi-class."""
     if multilabel:
         return counts(decide(prob, thresholds), target).long().view(-1, 2, 2)
@@ -152,9 +150,7 @@ def best_thresholds(prob: Tensor, target: Tensor) -> Tensor:
         return prob.new_full((prob.shape[1],), 0.5)
     r = _rank(prob, target)
     positives, _ = _totals(r)
-    value = torch.where(
-        r.known > 0, 2 * r.tp / (r.n + positives), -1.0
-    )  # (N, K) F1 with all down to here positive
+    value = torch.where(r.known > 0, 2 * r.tp / (r.n + positives), -1.0)  # (N, K) F1 with all down to here positive
     best = value.argmax(0, keepdim=True)  # (1, K)
     upper = r.score.gather(0, best)
     below = (r.end.gather(0, best) + 1).clamp(max=len(prob) - 1)
@@ -174,9 +170,7 @@ def score(
     Raises UserError when a probability is NaN.
     """
     if prob.isnan().any():
-        raise UserError(
-            "metrics: predictions are NaN; lower optimizer.lr, or drop the rows that no window covers"
-        )
+        raise UserError("metrics: predictions are NaN; lower optimizer.lr, or drop the rows that no window covers")
     target = target if multilabel else exclusive(target)
     decision = decide(prob, thresholds if multilabel else None)
     classes = {
@@ -229,9 +223,7 @@ def aggregate(values: Tensor, row: Tensor, rows: int, how: str = "mean", k: int 
     return torch.where(windows > 0, joined, torch.nan)
 
 
-def per_row(
-    prob: Tensor, target: Tensor, row: Tensor, how: str = "mean", k: int = 3
-) -> tuple[Tensor, Tensor, Tensor]:
+def per_row(prob: Tensor, target: Tensor, row: Tensor, how: str = "mean", k: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     """Join windows of the same `row` (M,): probabilities (R, K), targets (R, K), sorted row numbers (R,).
 
     The windows of a row carry the same target, and any of them is taken.

@@ -88,9 +88,7 @@ class Backbone(nn.Module):
             return h
         valid = h.new_ones(h.shape[:2]) if mask is None else mask[:, ::stride].to(h.dtype)  # (B, T_i)
         extra = frames * ratio - h.shape[1]
-        h = functional.pad(h * valid[..., None], (0, 0, 0, extra)).unflatten(
-            1, (frames, ratio)
-        )  # (B, T', ratio, D_i)
+        h = functional.pad(h * valid[..., None], (0, 0, 0, extra)).unflatten(1, (frames, ratio))  # (B, T', ratio, D_i)
         valid = functional.pad(valid, (0, extra)).unflatten(1, (frames, ratio))  # (B, T', ratio)
         return h.sum(2) / valid.sum(2).clamp(min=1)[..., None]  # (B, T', D_i)
 

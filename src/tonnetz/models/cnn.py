@@ -67,8 +67,7 @@ class CNN(Backbone):
         self.stem = ConvBlock(channels, width, kernel=5, stride=(2, 2))
         steps = [2 if index < 2 else 1 for index in range(depth)]
         self.blocks = nn.ModuleList(
-            ResidualBlock(width * 2**index, width * 2 ** (index + 1), (2, step))
-            for index, step in enumerate(steps)
+            ResidualBlock(width * 2**index, width * 2 ** (index + 1), (2, step)) for index, step in enumerate(steps)
         )
         self.strides = [2 ** (1 + min(index + 1, 2)) for index in range(depth)]
         self.stride = self.strides[-1] if depth else 2

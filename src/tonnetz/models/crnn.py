@@ -35,8 +35,7 @@ class CRNN(Backbone):
         self.norm = InputNorm(channels, bins)
         sizes = [channels, *(width * 2 ** min(index, 3) for index in range(depth))]
         self.blocks = nn.ModuleList(
-            ConvBlock(sizes[index], sizes[index + 1], stride=(2, 2 if index < 2 else 1))
-            for index in range(depth)
+            ConvBlock(sizes[index], sizes[index + 1], stride=(2, 2 if index < 2 else 1)) for index in range(depth)
         )
         self.strides = [2 ** min(index + 1, 2) for index in range(depth)]
         self.stride = self.strides[-1] if depth else 1
@@ -60,6 +59,4 @@ class CRNN(Backbone):
             return self.rnn(h)[0]  # (B, T', D)
         lengths = self.frames(mask.sum(1)).cpu()  # (B,)
         packed = pack_padded_sequence(h, lengths, batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=h.shape[1])[
-            0
-        ]  # (B, T', D)
+        return pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=h.shape[1])[0]  # (B, T', D)

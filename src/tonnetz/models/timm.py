@@ -73,9 +73,7 @@ class Timm(Backbone):
     def _image(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Normalise x (B, C, F, T) and pad it with zeros to an image (B, C, H, W) that the network takes."""
         rows, columns = (self._padded(size) for size in x.shape[2:])
-        return functional.pad(
-            self.norm(x, mask), (0, columns - x.shape[3], 0, rows - x.shape[2])
-        )  # (B, C, H, W)
+        return functional.pad(self.norm(x, mask), (0, columns - x.shape[3], 0, rows - x.shape[2]))  # (B, C, H, W)
 
     def _padded(self, size: int) -> int:
         """Return the smallest multiple of the stride that is at least ``size`` and ``min_size``."""
@@ -186,9 +184,7 @@ def _read_state(path: str) -> dict[str, Tensor]:
     from timm.models import load_state_dict
 
     if not Path(path).is_file():
-        raise UserError(
-            f"model.pretrained: there is no file '{path}'; give the path of a .safetensors or .pt file"
-        )
+        raise UserError(f"model.pretrained: there is no file '{path}'; give the path of a .safetensors or .pt file")
     try:
         state = dict(load_state_dict(path, weights_only=True))
     except (
@@ -207,13 +203,9 @@ def _read_state(path: str) -> dict[str, Tensor]:
     except Exception as error:
         if not type(error).__module__.startswith("safetensors"):
             raise
-        raise UserError(
-            f"model.pretrained: '{path}' is not a readable .safetensors file ({error})"
-        ) from error
+        raise UserError(f"model.pretrained: '{path}' is not a readable .safetensors file ({error})") from error
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(
-            f"model.pretrained: '{path}' holds no dictionary of tensors; save the network's state dict"
-        )
+        raise UserError(f"model.pretrained: '{path}' holds no dictionary of tensors; save the network's state dict")
     return state
 
 

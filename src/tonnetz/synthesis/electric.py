@@ -14,9 +14,7 @@ def electric_piano(note: Note, player: Player, rng: np.random.Generator, rate: i
     samples = int((note.seconds + release) * rate)
     time = seconds_axis(samples, rate)
     turn = 2 * np.pi * hertz(note.pitch + 0.03 * player.detune) * np.arange(samples) / rate
-    index = (0.5 + 1.6 * note.velocity + 0.5 * player.bright) * np.exp(
-        -time / (0.5 * 2 ** (0.4 * player.decay))
-    )
+    index = (0.5 + 1.6 * note.velocity + 0.5 * player.bright) * np.exp(-time / (0.5 * 2 ** (0.4 * player.decay)))
     body = np.sin(turn + index * np.sin(turn)) * np.exp(-time / (1.3 * 2 ** (0.4 * player.decay)))
     ratio = min(14.0, np.floor(0.4 * rate / hertz(note.pitch)))
     bell = np.sin(ratio * turn) * np.exp(-time / 0.16) * 0.4 * 2 ** (0.6 * player.noise)
@@ -40,8 +38,6 @@ def electronic_organ(note: Note, player: Player, rng: np.random.Generator, rate:
     rotor = np.sin(2 * np.pi * (6.8 + 0.6 * player.vibrato_rate) * time + rng.uniform(0, 6))
     wave = below * 2.0 ** (22.0 * rotor / 1200)
     tone = wavetable(drawbars / np.sqrt(np.sum(drawbars**2)), wave.astype(np.float32), time, rate)
-    click = (
-        band_noise(rng, samples, 1000, 5000, rate) * np.exp(-time / 0.004) * 0.5 * 2 ** (0.5 * player.noise)
-    )
+    click = band_noise(rng, samples, 1000, 5000, rate) * np.exp(-time / 0.004) * 0.5 * 2 ** (0.5 * player.noise)
     gate = adsr(samples, rate, note.seconds, 0.004, 0.01, 1.0, 0.02)
     return (0.7 * gate * (tone * (1 + 0.3 * rotor) + click)).astype(np.float32)

@@ -42,9 +42,7 @@ def _write_all(jobs: Sequence[Job]) -> int:
     return len(jobs)
 
 
-def generate(
-    jobs: Sequence[Job], workers: int = 0, progress: Callable[[int, int], None] | None = None
-) -> int:
+def generate(jobs: Sequence[Job], workers: int = 0, progress: Callable[[int, int], None] | None = None) -> int:
     """Write every job whose file is missing; returns how many were. workers: processes, 0: one a core."""
     todo = [job for job in jobs if not Path(job.path).exists()]
     for folder in {Path(job.path).parent for job in todo}:

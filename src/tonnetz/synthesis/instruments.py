@@ -50,12 +50,8 @@ def _orchestra() -> list[Instrument]:
     oboe = partial(winds.double_reed, peaks=OBOE)
     bassoon = partial(winds.double_reed, peaks=BASSOON)
     guitar = partial(strings.plucked, decay=2.2, damping=0.35, position=0.22, softness=0.72, release=0.12)
-    harp = partial(
-        strings.plucked, decay=5.0, damping=0.5, position=0.45, softness=0.45, release=1.2, scrape=0.0
-    )
-    bass = partial(
-        strings.plucked, decay=2.6, damping=0.5, position=0.2, softness=0.45, release=0.06, scrape=0.08
-    )
+    harp = partial(strings.plucked, decay=5.0, damping=0.5, position=0.45, softness=0.45, release=1.2, scrape=0.0)
+    bass = partial(strings.plucked, decay=2.6, damping=0.5, position=0.2, softness=0.45, release=0.06, scrape=0.08)
     sustained = winds.sustained
     return [
         Instrument("acoustic_guitar", guitar, 45, 79, CHORDAL),
@@ -93,9 +89,7 @@ def _orchestra() -> list[Instrument]:
             47,
             BOWED,
         ),
-        Instrument(
-            "clarinet", partial(sustained, spectrum=winds.clarinet, attack=0.04, jitter=1.0), 50, 89, BLOWN
-        ),
+        Instrument("clarinet", partial(sustained, spectrum=winds.clarinet, attack=0.04, jitter=1.0), 50, 89, BLOWN),
         Instrument(
             "oboe",
             partial(sustained, spectrum=oboe, attack=0.03, vibrato=(6.3, 4.0, 0.05), tremolo=0.3, jitter=1.0),
@@ -195,9 +189,7 @@ def _orchestra() -> list[Instrument]:
         Instrument("pipe_organ", winds.organ_pipes, 36, 79, {"long": 0.5, "chord": 2.0, "phrase": 1.0}),
         Instrument("accordion", winds.accordion, 48, 84, {"long": 1.0, "chord": 1.0, "phrase": 1.5}),
         Instrument("electric_piano", electric.electric_piano, 36, 84, CHORDAL),
-        Instrument(
-            "electronic_organ", electric.electronic_organ, 41, 84, {"long": 0.7, "chord": 1.5, "phrase": 1.5}
-        ),
+        Instrument("electronic_organ", electric.electronic_organ, 41, 84, {"long": 0.7, "chord": 1.5, "phrase": 1.5}),
         Instrument("male_singer", partial(winds.singer, tract=1.0), 40, 60, BLOWN),
         Instrument("female_singer", partial(winds.singer, tract=1.18), 62, 84, BLOWN),
         Instrument(

@@ -64,14 +64,10 @@ def snare_drum(note: Note, player: Player, rng: np.random.Generator, rate: int) 
     time = seconds_axis(samples, rate)
     head = np.array([185.0, 330.0, 455.0]) * 2.0 ** (0.25 * player.body)
     tone = modes(head, np.array([0.28, 0.2, 0.15]), np.array([1.0, 0.6, 0.3]), np.zeros(3), samples, rate)
-    wires = band_noise(rng, samples, 1200, 7000, rate, 6.0) * np.exp(
-        -time / (0.06 * 2 ** (0.5 * player.decay))
-    )
+    wires = band_noise(rng, samples, 1200, 7000, rate, 6.0) * np.exp(-time / (0.06 * 2 ** (0.5 * player.decay)))
     wires *= 1 - 0.5 * np.exp(-time / 0.006)
     return (
-        note.velocity
-        * (tone + 0.5 * 2 ** (0.5 * player.noise) * wires)
-        * ramp(samples, rate, [(0.3, 1), (0.4, 0)])
+        note.velocity * (tone + 0.5 * 2 ** (0.5 * player.noise) * wires) * ramp(samples, rate, [(0.3, 1), (0.4, 0)])
     ).astype(np.float32)
 
 

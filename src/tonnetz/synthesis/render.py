@@ -46,9 +46,7 @@ class Score:
         """All pitched notes of all parts: [onset s, offset s, MIDI pitch, MIDI velocity], by onset, then
         pitch.
         """
-        return written(
-            [event for part in self.parts if INSTRUMENTS[part.instrument].pitched for event in part.events]
-        )
+        return written([event for part in self.parts if INSTRUMENTS[part.instrument].pitched for event in part.events])
 
 
 def render(score: Score, *, seconds: float, rate: int, seed: int, channel: Channel | None = None) -> Signal:
@@ -57,9 +55,7 @@ def render(score: Score, *, seconds: float, rate: int, seed: int, channel: Chann
     total = np.zeros(round(seconds * rate), dtype=np.float32)
     for part in score.parts:
         who = player(part.instrument, part.player, seed)
-        sound = perform(
-            INSTRUMENTS[part.instrument], part.events, who, rng, seconds, rate, slurred=part.slurred
-        )
+        sound = perform(INSTRUMENTS[part.instrument], part.events, who, rng, seconds, rate, slurred=part.slurred)
         total += np.float32(10.0 ** (part.gain / 20.0)) * sound
     return record(total, rng, rate, channel or Channel())
 
@@ -162,9 +158,7 @@ def _chords(
         shape = [(0, 4, 7), (0, 3, 7), (0, 4, 7, 12), (0, 3, 7, 10), (0, 5, 9)][rng.integers(5)]
         strum = rng.uniform(0.0, 0.025)
         for number, interval in enumerate(shape):
-            events.append(
-                (float(onset) + number * strum, float(offset) - 0.02, root + interval, 0.8 * velocity)
-            )
+            events.append((float(onset) + number * strum, float(offset) - 0.02, root + interval, 0.8 * velocity))
         root = float(np.clip(root + rng.choice([-5, -3, -2, 2, 3, 5]), instrument.low, instrument.high - 12))
     return events
 

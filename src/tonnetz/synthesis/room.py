@@ -49,9 +49,7 @@ def impulse_response(rng: np.random.Generator, rate: int, channel: Channel) -> A
     return response
 
 
-def record(
-    dry: Signal, rng: np.random.Generator, rate: int, channel: Channel, *, noisy: bool = True
-) -> Signal:
+def record(dry: Signal, rng: np.random.Generator, rate: int, channel: Channel, *, noisy: bool = True) -> Signal:
     """Play a dry sound (N,) in a random room into a random microphone; returns (N,) with peak <= 1."""
     response = impulse_response(rng, rate, channel)
     size = fast_size(len(dry) + len(response))

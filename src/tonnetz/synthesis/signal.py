@@ -94,9 +94,7 @@ def modes(
     return both.ravel()[:samples].astype(np.float32)
 
 
-def string(
-    excitation: Signal, frequency: float, decay: float, damping: float, samples: int, rate: int
-) -> Signal:
+def string(excitation: Signal, frequency: float, decay: float, damping: float, samples: int, rate: int) -> Signal:
     """Extended Karplus-Strong string (Jaffe & Smith 1983), (N,).
 
     A delay line of one period with a two-point average (weight `damping`, 0 bright .. 0.5 dull) and a loss
@@ -153,9 +151,7 @@ def band_noise(
     size = fast_size(samples)
     frequency = np.maximum(np.fft.rfftfreq(size, 1 / rate), 1.0).astype(np.float32)
     octaves = np.maximum(0, np.log2(low / frequency)) + np.maximum(0, np.log2(frequency / high))
-    bins = rng.standard_normal((2, len(frequency)), dtype=np.float32) * 10 ** (
-        -octaves * np.float32(slope / 20)
-    )
+    bins = rng.standard_normal((2, len(frequency)), dtype=np.float32) * 10 ** (-octaves * np.float32(slope / 20))
     noise = np.fft.irfft(bins[0] + 1j * bins[1], size)[:samples].astype(np.float32)
     return noise / np.sqrt(np.mean(noise**2) + 1e-12)
 
@@ -170,9 +166,7 @@ def formants(frequency: Array, peaks: list[tuple[float, float, float]], floor: f
     return out
 
 
-def adsr(
-    samples: int, rate: int, held: float, attack: float, decay: float, sustain: float, release: float
-) -> Signal:
+def adsr(samples: int, rate: int, held: float, attack: float, decay: float, sustain: float, release: float) -> Signal:
     """Attack, decay to `sustain`, hold until `held`, release (all seconds), smooth corners, (N,)."""
     attack = min(attack, 0.6 * held)
     decay = min(decay, max(1e-3, held - attack))

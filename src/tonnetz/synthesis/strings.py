@@ -91,9 +91,7 @@ def mandolin(note: Note, player: Player, rng: np.random.Generator, rate: int) ->
     stroke = _mandolin_stroke(Note(note.pitch, 0.3, note.velocity), player, rng, rate)
     for count, start in enumerate(np.arange(0.0, note.seconds - 0.02, gap)):
         at = int(max(0.0, start + rng.normal() * 0.004 * (count > 0)) * rate)
-        length = min(
-            len(stroke), len(out) - at, int(1.05 * gap * rate) if start + gap < note.seconds else len(stroke)
-        )
+        length = min(len(stroke), len(out) - at, int(1.05 * gap * rate) if start + gap < note.seconds else len(stroke))
         out[at : at + length] += (0.75 + 0.25 * (count % 2 == 0)) * rng.uniform(0.8, 1.0) * stroke[:length]
     return out
 
@@ -124,9 +122,7 @@ def harpsichord(note: Note, player: Player, rng: np.random.Generator, rate: int)
     octave = Note(note.pitch + 12, note.seconds, 0.6 + 0.2 * player.body)
     out += rank(octave, player, rng, rate, decay=2.4)
     at = int(note.seconds * rate)
-    clack = np.concatenate([np.zeros(at), band_noise(rng, int(0.03 * rate), 500, 3000, rate)]).astype(
-        np.float32
-    )
+    clack = np.concatenate([np.zeros(at), band_noise(rng, int(0.03 * rate), 500, 3000, rate)]).astype(np.float32)
     clack[at:] *= np.linspace(1, 0, len(clack) - at, dtype=np.float32) ** 2
     longer = np.zeros(max(len(out), len(clack)), dtype=np.float32)
     longer[: len(out)] = out
@@ -142,9 +138,9 @@ def distorted_guitar(note: Note, player: Player, rng: np.random.Generator, rate:
     fifth = Note(note.pitch + 7, note.seconds, 0.8 * note.velocity)
     dry = (
         root
-        + plucked(
-            fifth, player, rng, rate, decay=5.0, damping=0.25, position=0.2, softness=0.8, release=0.05
-        )[: len(root)]
+        + plucked(fifth, player, rng, rate, decay=5.0, damping=0.25, position=0.2, softness=0.8, release=0.05)[
+            : len(root)
+        ]
     )
     driven = np.tanh(dry * (14.0 * 2.0 ** (0.5 * player.bright)))
     speaker = shape_spectrum(driven, lambda f: 1 / (1 + (f / 3800.0) ** 4) * f / (f + 90.0), rate)
@@ -171,12 +167,8 @@ def piano(note: Note, player: Player, rng: np.random.Generator, rate: int) -> Si
     # the strings of a note are a little mistuned: together they fall fast, then slowly (Weinreich 1977)
     out = modes(partials, 0.25 * decay, 0.75 * strength, phase, samples, rate)
     out += modes(partials * spread, decay, 0.35 * strength, phase, samples, rate)
-    thump = modes(
-        np.array([70.0, 115.0, 190.0, 330.0]), np.full(4, 0.08), np.full(4, 0.25), np.zeros(4), samples, rate
-    )
-    attack = ramp(
-        samples, rate, [(0.0, 0.0), (0.002, 1.0), (note.seconds, 1.0), (note.seconds + release, 0.0)]
-    )
+    thump = modes(np.array([70.0, 115.0, 190.0, 330.0]), np.full(4, 0.08), np.full(4, 0.25), np.zeros(4), samples, rate)
+    attack = ramp(samples, rate, [(0.0, 0.0), (0.002, 1.0), (note.seconds, 1.0), (note.seconds + release, 0.0)])
     out += (0.6 + 0.4 * player.noise) * thump
     return note.velocity * out * attack
 
@@ -214,9 +206,7 @@ def bowed(
     tilt = 1.0 + 0.15 * player.bright
     spectra = np.stack([order**-tilt / (1 + (order * frequency / (cut * loud)) ** 3) for loud in (0.45, 1.0)])
     slow = attack * 2.0 ** (0.5 * player.attack) * (1.4 - 0.6 * note.velocity)
-    level = adsr(samples, rate, note.seconds, slow, 0.2, 0.85, release) * (
-        1 + 0.12 * wander(rng, samples, rate, 5.0)
-    )
+    level = adsr(samples, rate, note.seconds, slow, 0.2, 0.85, release) * (1 + 0.12 * wander(rng, samples, rate, 5.0))
     tone = wavetable(spectra, wave.astype(np.float32), level, rate)
     place = np.cumsum(wave, dtype=np.float64) / rate
     grain = (0.4 + 0.6 * (1 - (place - np.floor(place)))).astype(np.float32)

@@ -68,21 +68,15 @@ def sustained(
     level = adsr(samples, rate, note.seconds, quick, 0.1, sustain, release)
     level *= note.velocity * (1 + tremolo * wobble)
     if swell:
-        level *= ramp(
-            samples, rate, [(0.0, 1 - swell), (0.7 * note.seconds, 1.0), (note.seconds, 1 - 0.6 * swell)]
-        )
-    order = np.arange(
-        1, int(min(60, 0.44 * rate / (frequency * 2 ** (abs(depth) / 600)))) + 1, dtype=np.float64
-    )
+        level *= ramp(samples, rate, [(0.0, 1 - swell), (0.7 * note.seconds, 1.0), (note.seconds, 1 - 0.6 * swell)])
+    order = np.arange(1, int(min(60, 0.44 * rate / (frequency * 2 ** (abs(depth) / 600)))) + 1, dtype=np.float64)
     bank = np.stack([spectrum(order, order * frequency, loud, player) for loud in np.linspace(0, 1, levels)])
     bank /= np.sqrt(np.sum(bank**2, axis=1, keepdims=True)) + 1e-9
     wave = (frequency * 2.0 ** (cents / 1200)).astype(np.float32)
     out = level * wavetable(bank, wave, level, rate)
     if breath[0] or chiff:
         air = band_noise(rng, samples, breath[1], breath[2], rate) * 2.0 ** (0.6 * player.noise)
-        out += air * (
-            breath[0] * level + chiff * np.exp(-time / 0.025) * ramp(samples, rate, [(0, 0), (0.004, 1)])
-        )
+        out += air * (breath[0] * level + chiff * np.exp(-time / 0.025) * ramp(samples, rate, [(0, 0), (0.004, 1)]))
     return out.astype(np.float32)
 
 
@@ -153,10 +147,7 @@ def organ_pipes(note: Note, player: Player, rng: np.random.Generator, rate: int)
         jitter=0.4,
         levels=1,
     )
-    sounds = [
-        gain * pipe(Note(note.pitch + above + rng.normal(0, 0.02), note.seconds, 0.8))
-        for above, gain in ranks
-    ]
+    sounds = [gain * pipe(Note(note.pitch + above + rng.normal(0, 0.02), note.seconds, 0.8)) for above, gain in ranks]
     return np.asarray(0.5 * np.sum(sounds, axis=0), dtype=np.float32)
 
 
@@ -169,11 +160,7 @@ def accordion(note: Note, player: Player, rng: np.random.Generator, rate: int) -
     frequency = hertz(note.pitch + 0.03 * player.detune)
     beat = 4.5 * 2.0 ** (0.35 * player.vibrato_rate)
     order = np.arange(1, int(min(40, 0.44 * rate / frequency)) + 1, dtype=np.float64)
-    reed = (
-        order**-0.75
-        * (1 + 0.5 * (order % 2))
-        * rolled(order, order * frequency, 1.0, player, soft=0.5, hard=0.75)
-    )
+    reed = order**-0.75 * (1 + 0.5 * (order % 2)) * rolled(order, order * frequency, 1.0, player, soft=0.5, hard=0.75)
     reed = (reed / np.sqrt(np.sum(reed**2)))[None]  # (1, K)
     out = np.zeros(samples, dtype=np.float32)
     for offset, gain in ((0.0, 1.0), (beat, 0.85), (-0.93 * beat, 0.5)):

@@ -158,11 +158,7 @@ def version(number: int, index: int, seed: int = 0) -> Version:
     song = work(number, seed)
     rng = np.random.default_rng([seed, key("version"), number, index])
     instrument = str(rng.choice(LEADS))
-    chords = (
-        str(rng.choice([name for name in CHORD_PLAYERS if name != instrument]))
-        if rng.random() < 0.7
-        else None
-    )
+    chords = str(rng.choice([name for name in CHORD_PLAYERS if name != instrument])) if rng.random() < 0.7 else None
     drums = tuple(str(name) for name in rng.choice(DRUMS, 2, replace=False)) if rng.random() < 0.4 else ()
     who = int(rng.integers(20))
     if index == 0:
@@ -219,10 +215,7 @@ def adorned(
             out += [(onset, onset + 0.07, upper, 0.8 * velocity), (onset + 0.07, offset, pitch, velocity)]
         else:
             edges = [onset, onset + 0.08, onset + 0.16, offset]
-            out += [
-                (a, b, p, velocity)
-                for a, b, p in zip(edges[:-1], edges[1:], (pitch, upper, pitch), strict=True)
-            ]
+            out += [(a, b, p, velocity) for a, b, p in zip(edges[:-1], edges[1:], (pitch, upper, pitch), strict=True)]
     return out
 
 
@@ -261,9 +254,7 @@ def version_score(number: int, index: int, *, seconds: float, seed: int = 0) -> 
     song, how = work(number, seed), version(number, index, seed)
     rng = np.random.default_rng([seed, key("score"), number, index])
     plain = melody(song, how, seconds)
-    parts = [
-        Part(how.instrument, how.who, tuple(adorned(plain, song.scale, _tonic(song, how), how.ornament, rng)))
-    ]
+    parts = [Part(how.instrument, how.who, tuple(adorned(plain, song.scale, _tonic(song, how), how.ornament, rng)))]
     if how.chords is not None:
         chords = accompaniment(song, how, seconds, rng)
         parts.append(Part(how.chords, how.who, tuple(chords), gain=float(rng.uniform(-14, -5))))

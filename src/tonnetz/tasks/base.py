@@ -68,9 +68,7 @@ class Task(L.LightningModule):
         """Augment, encode, compare. Raises Diverged before a NaN reaches the weights."""
         loss = self.loss(self.augment.wave(batch))
         if not torch.isfinite(loss):
-            raise Diverged(
-                f"the training loss became {loss.item()} at step {self.global_step}; lower optimizer.lr"
-            )
+            raise Diverged(f"the training loss became {loss.item()} at step {self.global_step}; lower optimizer.lr")
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["row"]))
         return loss
 
@@ -89,9 +87,7 @@ class Task(L.LightningModule):
     def on_test_end(self) -> None:
         """Keep the logged test metrics for the final table, unless the task kept more itself."""
         logged = {
-            k.removeprefix("test/"): float(v)
-            for k, v in self.trainer.callback_metrics.items()
-            if k.startswith("test/")
+            k.removeprefix("test/"): float(v) for k, v in self.trainer.callback_metrics.items() if k.startswith("test/")
         }
         self.outcome.setdefault("test", {"values": logged, "per_class": {}})
 
@@ -121,8 +117,7 @@ def total_steps(trainer: L.Trainer) -> int:
     batches = trainer.datamodule.steps  # type: ignore[attr-defined]
     limit = trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    if trainer.fast_dev_run:
-        batches = int(trainer.fast_dev_run)
+    batches = int(getattr(trainer, "fast_dev_run", 0)) or batches
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
     if trainer.max_steps == -1:
         return steps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,37 +52,31 @@ class Classification(Task):
         self.aggregate, self.family_weight = aggregate, family_weight
         classes = len(self.spec.classes)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(pooling.out_dim, classes))  # type: ignore[arg-type]
-        self.register_buffer(
-            "thresholds", torch.full((classes,), 0.5)
-        )  # tuned on validation, kept with the weights
+        self.register_buffer("thresholds", torch.full((classes,), 0.5))  # tuned on validation, kept with the weights
         self.family = FamilyLoss(self._family_indices(families)) if family_weight else None
         self.scores = nn.ModuleDict({stage: Scores(classes) for stage in ("valid", "test")})
         self._check_loss()
 
     def _check_loss(self) -> None:
         if self.spec.multilabel and self.criterion.activation == "softmax":
-            raise UserError(
-                "loss=ce needs exactly one label a track, but this corpus is multi-label; use loss=bce"
-            )
+            raise UserError("loss=ce needs exactly one label a track, but this corpus is multi-label; use loss=bce")
 
     def _family_indices(self, families: dict[str, str] | None) -> tuple[int, ...]:
         own = families or dict(zip(self.spec.classes, self.spec.families, strict=True))
         names = [own.get(name, "") for name in self.spec.classes]
         if not any(names):
-            raise UserError(
-                "task.family_weight needs families: set data.taxonomy=hornbostel_sachs or task.families"
-            )
+            raise UserError("task.family_weight needs families: set data.taxonomy=hornbostel_sachs or task.families")
         known = sorted(set(names) - {""})
         return tuple(known.index(name) if name else -1 for name in names)
 
     def embed(self, batch: Batch) -> Tensor:
         """Pooled vector of each excerpt, (B, D)."""
         hidden, mask = self.encoder(batch)  # (B, T', D), (B, T')
-        return self.pooling(hidden, mask)  # type: ignore[no-any-return]
+        return self.pooling(hidden, mask)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, K)."""
-        return self.head(self.embed(batch))  # type: ignore[no-any-return]
+        return self.head(self.embed(batch))
 
     def loss(self, batch: Batch) -> Tensor:
         """Criterion plus the weighted family loss."""
@@ -92,20 +86,18 @@ class Classification(Task):
         loss = self.criterion(logits, target)
         if self.family is not None:
             loss = loss + self.family_weight * self.family(logits, target)
-        return loss  # type: ignore[no-any-return]
+        return loss
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Probabilities (B, K) as the loss defines them."""
-        return (
-            logits.float().softmax(-1) if self.criterion.activation == "softmax" else logits.float().sigmoid()
-        )
+        return logits.float().softmax(-1) if self.criterion.activation == "softmax" else logits.float().sigmoid()
 
     def _evaluate(self, stage: str, batch: Batch) -> None:
         logits = self(batch)
         target = batch["label"]
         loss = self._loss(logits, target)
         self.log(f"{stage}/loss", loss, batch_size=len(target), on_epoch=True, sync_dist=True)
-        self.scores[stage].update(self.probabilities(logits), target, batch["row"], batch["start"])
+        self._scores(stage).update(self.probabilities(logits), target, batch["row"], batch["start"])
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Collect the probabilities of validation windows."""
@@ -123,9 +115,12 @@ class Classification(Task):
         """Score the test files with the thresholds of the checkpoint."""
         self._finish("test", tune=False)
 
+    def _scores(self, stage: str) -> Scores:
+        return cast(Scores, self.scores[stage])
+
     def _finish(self, stage: str, tune: bool) -> None:
-        windows = self.scores[stage].compute()
-        self.scores[stage].reset()
+        windows = self._scores(stage).compute()
+        self._scores(stage).reset()
         if not len(windows):
             return
         prob, target, _ = per_row(windows.prob, windows.target, windows.row, self.aggregate)

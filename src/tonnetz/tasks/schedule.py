@@ -87,14 +87,10 @@ def _span(name: str, span: float, steps: int) -> int:
     _check_steps(steps)
     if isinstance(span, int):
         if span < 0:
-            raise UserError(
-                f"{name}: {span} steps are below 0; give a count of steps, or a fraction such as 0.1"
-            )
+            raise UserError(f"{name}: {span} steps are below 0; give a count of steps, or a fraction such as 0.1")
         return min(span, steps)
     if not 0 <= span <= 1:
-        raise UserError(
-            f"{name}: {span} is no fraction of the run; give 0.0 to 1.0, or a whole number of steps"
-        )
+        raise UserError(f"{name}: {span} is no fraction of the run; give 0.0 to 1.0, or a whole number of steps")
     return round(span * steps)
 
 

@@ -1,0 +1,101 @@
+"""The data module: excerpts are what the files hold, windows cover them, splits and labels are right."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from tonnetz.data import AudioData, Plan
+from tonnetz.datasets.folder import Folder
+from tonnetz.errors import UserError
+from tonnetz.frontend import LogMel
+from tonnetz.tracks import DataSpec
+
+
+def data(root, tmp_path, frontend=None, **options):
+    plan = Plan(**{"seconds": 0.5, "steps": 4, **options.pop("plan", {})})
+    return AudioData(
+        [Folder(root)], frontend or LogMel(), plan, tmp_path / "cache", **{"batch_size": 6, "workers": 0, **options}
+    )
+
+
+def original(module, split, row):
+    path = module.split(split)["path"][int(row)]
+    sound, _ = soundfile.read(path, dtype="float32")
+    return sound / np.abs(sound).max()
+
+
+def test_excerpts_are_the_files_samples(corpus, tmp_path):
+    module = data(corpus, tmp_path)
+    for batch in module.train_dataloader():
+        assert batch["audio"].shape == (6, 1, 8000)
+        for audio, row, start, length in zip(
+            batch["audio"], batch["row"], batch["start"], batch["lengths"], strict=True
+        ):
+            first = round(float(start) * 16000)
+            expected = original(module, "train", row)[first : first + 8000]
+            assert len(expected) == length
+            np.testing.assert_allclose(audio[0, :length], expected, atol=2e-4)
+            assert not audio[0, length:].any()
+
+
+@pytest.mark.parametrize("hop", [None, 0.25])
+def test_windows_cover_every_file_to_its_end(corpus, tmp_path, hop):
+    module = data(corpus, tmp_path, plan={"hop": hop})
+    covered = {}
+    for batch in module.test_dataloader():
+        for row, start, length in zip(batch["row"].tolist(), batch["start"], batch["lengths"], strict=True):
+            first = round(float(start) * 16000)
+            covered.setdefault(row, np.zeros(len(original(module, "test", row)), int))[first : first + int(length)] += 1
+    assert len(covered) == module.split("test").height
+    assert all((count > 0).all() for count in covered.values())
+
+
+def test_repeat_fills_short_files(corpus, tmp_path):
+    module = data(corpus, tmp_path, plan={"seconds": 3.0, "pad": "repeat"})
+    batch = next(iter(module.test_dataloader()))
+    assert (batch["lengths"] == 48000).all()
+    sound = original(module, "test", batch["row"][0])
+    np.testing.assert_allclose(batch["audio"][0, 0], np.resize(sound, 48000), atol=2e-4)
+
+
+def test_stored_features_equal_the_front_end(corpus, tmp_path):
+    frontend = LogMel()
+    audio, features = data(corpus, tmp_path, frontend), data(corpus, tmp_path, frontend, plan={"source": "features"})
+    for one, two in zip(audio.test_dataloader(), features.test_dataloader(), strict=True):
+        expected = frontend(one["audio"])  # (B, 1, F, T)
+        on_grid = (one["start"] * 16000).round() % frontend.hop == 0  # other crops begin up to a frame earlier
+        assert on_grid.any()
+        inner = slice(2, 20)  # the edge frames of a crop see its end, those of the stored file do not
+        one_part, two_part = expected[on_grid][..., inner], two["features"][on_grid][..., inner]
+        torch.testing.assert_close(two_part, one_part, atol=0.1, rtol=0.01)
+        assert two["features"].shape == expected.shape
+
+
+def test_no_file_is_in_two_splits(corpus, tmp_path):
+    module = data(corpus, tmp_path)
+    names = [set(module.split(split)["path"]) for split in ("train", "valid", "test")]
+    assert not names[0] & names[1]
+    assert not names[0] & names[2]
+    assert not names[1] & names[2]
+    assert sum(map(len, names)) == 30
+    assert data(corpus, tmp_path, seed=5).split("test")["id"].to_list() == module.split("test")["id"].to_list()
+
+
+def test_spec_describes_the_training_split(corpus, tmp_path):
+    spec = data(corpus, tmp_path).spec
+    assert spec.classes == ("buzz", "noise", "sine")
+    assert sum(spec.positives) == spec.tracks["train"]
+    assert not spec.multilabel
+    assert DataSpec.from_dict(spec.to_dict()) == spec
+
+
+def test_fraction_thins_the_training_split_only(corpus, tmp_path):
+    whole, half = data(corpus, tmp_path), data(corpus, tmp_path, fraction=0.5)
+    assert half.split("train").height == round(whole.split("train").height / 2)
+    assert half.split("test")["id"].to_list() == whole.split("test")["id"].to_list()
+
+
+def test_missing_split_is_named(corpus, tmp_path):
+    with pytest.raises(UserError, match="no tracks in the split 'test'"):
+        data(corpus, tmp_path, test=0.0).test_dataloader()

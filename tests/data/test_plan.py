@@ -1,0 +1,101 @@
+"""Sampling: every row once a pass, the same for any number of ranks, workers and interruptions."""
+
+import numpy as np
+import pytest
+
+from tonnetz.data.excerpts import ahead
+from tonnetz.data.plan import Chunks, Plan, Stream, balance_weights, chances
+from tonnetz.errors import UserError
+
+
+def rows(stream, epochs=1):
+    found = []
+    for epoch in range(epochs):
+        stream.set_epoch(epoch)
+        found += [row for batch in stream for _, row in batch]
+    return found
+
+
+def test_a_pass_holds_every_row_once_even_across_epochs():
+    stream = Stream(10, 4, steps=3, seed=1)
+    found = rows(stream, epochs=5)  # 60 draws = 6 passes of 10
+    for start in range(0, 60, 10):
+        assert sorted(found[start : start + 10]) == list(range(10))
+    assert found[:10] != found[10:20]
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_ranks_share_what_one_process_sees(world):
+    whole = Stream(23, 8, steps=5, seed=3)
+    parts = [Stream(23, 8 // world, steps=5, seed=3, rank=r, world=world) for r in range(world)]
+    for stream in (whole, *parts):
+        stream.set_epoch(2)
+    for batch, *shares in zip(whole, *parts, strict=True):
+        assert batch == [pair for share in shares for pair in share]
+
+
+def test_skipped_batches_are_not_drawn_again():
+    stream = Stream(9, 2, steps=6, seed=5)
+    everything = list(stream)
+    stream.skip = 4
+    assert list(stream) == everything[4:]
+    assert list(stream) == everything  # the next epoch is whole
+
+
+def test_weights_draw_rare_rows_more_often():
+    labels = np.zeros((100, 2), np.float32)
+    labels[:90, 0] = labels[90:, 1] = 1
+    weights = balance_weights(labels, "max")
+    found = np.array(rows(Stream(100, 50, steps=200, seed=0, weights=weights)))
+    assert abs((found >= 90).mean() - 0.5) < 0.02
+
+
+@pytest.mark.parametrize("how", ["max", "mean", "median"])
+def test_balance_weights_against_a_loop(how):
+    random = np.random.default_rng(0)
+    labels = (random.random((40, 5)) < 0.3).astype(np.float32)
+    labels[random.random((40, 5)) < 0.2] = np.nan
+    counts = [max(sum(row[k] == 1 for row in labels), 1) for k in range(5)]
+    reduce = {"max": max, "mean": np.mean, "median": np.median}[how]
+    expected = [
+        reduce([1 / counts[k] for k in range(5) if row[k] == 1]) if (row == 1).any() else None for row in labels
+    ]
+    fill = np.mean([value for value in expected if value is not None])
+    np.testing.assert_allclose(balance_weights(labels, how), [fill if v is None else v for v in expected])
+    assert balance_weights(labels, "none") is None
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("items", [0, 1, 7, 12])
+def test_chunks_cover_everything_once(items, world):
+    parts = [Chunks(items, 4, rank, world) for rank in range(world)]
+    found = [i for part in parts for chunk in part for i in chunk]
+    assert sorted(found) == list(range(items))
+    assert [len(part) for part in parts] == [len(list(part)) for part in parts]
+
+
+def test_chances_are_uniform_and_depend_on_seed_and_position_alone():
+    values = chances(7, np.arange(100_000))
+    assert abs(values.mean() - 0.5) < 0.005
+    assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.01
+    assert values.min() >= 0
+    assert values.max() < 1
+    np.testing.assert_array_equal(chances(7, np.array([5, 99])), values[[5, 99]])
+    assert (chances(8, np.arange(10)) != values[:10]).all()
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_ahead_keeps_the_order_and_raises_where_it_happened(threads):
+    assert list(ahead(lambda i: i * i, iter(range(20)), threads)) == [i * i for i in range(20)]
+    results = ahead(lambda i: 1 // (3 - i), iter(range(10)), threads)
+    assert [next(results) for _ in range(3)] == [0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+@pytest.mark.parametrize(
+    "values", [{"seconds": 0}, {"hop": -1}, {"steps": 0}, {"source": "video"}, {"pad": "x"}, {"balance": "x"}]
+)
+def test_bad_plans(values):
+    with pytest.raises(UserError, match=next(iter(values))):
+        Plan(**values)

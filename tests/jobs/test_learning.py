@@ -1,0 +1,70 @@
+"""Learning checks: a short run beats chance by far on files that it never saw (run with --slow)."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.mark.slow
+def test_main_job_learns(cli):
+    done = cli("job.figures=false")
+    assert done.status == 0, done.err
+    scores = done.json("metrics.json")
+    assert scores["test"]["macro_f1"] >= 0.9
+    assert 0.5 <= scores["baseline"]["macro_f1"] <= 0.8
+
+
+@pytest.mark.slow
+def test_mixtures_learn(cli):
+    done = cli("data=synthetic_mixtures", "trainer.max_epochs=5", "job.figures=false")
+    assert done.status == 0, done.err
+    scores = done.json("metrics.json")
+    assert scores["test"]["map"] > scores["baseline"]["map"]
+
+
+@pytest.mark.real
+def test_real_sounds_train_and_predict(cli):
+    root = Path(os.environ["TONNETZ_REAL_DATA"]) / "philharmonia"
+    words = [
+        "data=philharmonia",
+        f"data.root={root}",
+        "trainer.max_epochs=1",
+        "task.plan.steps=60",
+        "job.baseline=false",
+    ]
+    done = cli(*words, "augment=none", "job.figures=false", run="real")
+    assert done.status == 0, done.err
+    assert done.json("metrics.json")["test"]["macro_f1"] > 0.25  # chance is 0.06
+    predicted = cli(
+        "job=predict", f"ckpt={done.folder}/checkpoints/best.ckpt", f"job.inputs=[{root / 'oboe'}]", run="use"
+    )
+    assert predicted.status == 0, predicted.err
+    assert "60 of 60 files labelled" in predicted.out
+
+
+def test_smoke_trainer_runs_the_main_job_small(cli):
+    words = [
+        "trainer=smoke",
+        "data.corpus.files=8",
+        "data.corpus.instruments=[flute,violin,kick_drum]",
+        "data.corpus.workers=1",
+    ]
+    done = cli(*words, "data.corpus.seconds=1.0", "job.baseline=false")
+    assert done.status == 0, done.err
+    assert (done.folder / "figures" / "test_roc.png").exists()
+
+
+def test_installed_script_is_the_same_program(tmp_path):
+    code = "import sys; from tonnetz.cli import main; sys.argv = ['tonnetz', '--cfg', 'job']; main()"
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    env.pop("TONNETZ_ROOT", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tonnetz.tasks.classification.Classification" in done.stdout
