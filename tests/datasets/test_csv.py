@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tonnetz.datasets.csv import Csv
+from tonnetz.datasets.table import Csv
 from tonnetz.errors import UserError
 from tonnetz.tracks import label_matrix, table
 

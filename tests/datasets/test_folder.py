@@ -84,7 +84,7 @@ def test_empty_folder(tmp_path):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="no such file or folder"):
         Folder(tmp_path / "none").fetch()
 
 

@@ -38,7 +38,7 @@ class Augmentation(nn.Module):
 
     def transform(self, x: Tensor, **params: Tensor) -> Tensor:
         """x (B, ...) -> changed x of the same shape."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no transform")
 
     def measure(self, lengths: Tensor, size: int, **params: Tensor) -> Tensor:
         """Valid lengths (B,) after the change; ``size`` is the most there can be, in their unit."""

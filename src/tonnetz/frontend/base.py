@@ -36,7 +36,7 @@ class Frontend(nn.Module):
 
     def compute(self, audio: Tensor) -> Tensor:
         """Audio (B, C, N) float32 -> features (B, C', F, T)."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no compute")
 
     def forward(self, audio: Tensor) -> Tensor:
         """Audio (B, C, N) of any float type -> features (B, C', F, T) float32, whatever autocast says."""

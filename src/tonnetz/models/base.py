@@ -64,7 +64,7 @@ class Backbone(nn.Module):
 
     def stages(self, x: Tensor, mask: Tensor | None) -> Iterator[tuple[str, Tensor, int]]:
         """Yield (tap name, (B, C_i, F_i, T_i) or (B, T_i, D_i), stride) for every tap, the output last."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no stages")
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Embed x (B, C, F, T) with prefix mask (B, T) into frames (B, T', D)."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tonnetz.errors import UserError, suggest
 from tonnetz.losses import FamilyLoss
+from tonnetz.metrics.bootstrap import group_counts, interval
 from tonnetz.metrics.classification import METHODS, best_thresholds, confusion, decide, per_row, score
 from tonnetz.metrics.store import Scores
 from tonnetz.tasks.base import Batch, Task
@@ -127,6 +128,9 @@ class Classification(Task):
         if tune and self.spec.multilabel:
             self.thresholds.copy_(best_thresholds(prob, target))
         values, per_class = self._score(prob, target)
+        if stage == "test":
+            counts = group_counts(self.decide(prob), target, torch.arange(len(prob), device=prob.device))
+            values["macro_f1_low"], values["macro_f1_high"] = interval(counts)  # 95 %, bootstrap over files
         window_values, _ = self._score(windows.prob, windows.target)
         values |= {f"window_{name}": value for name, value in window_values.items()}
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()})
