@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from hydra.errors import InstantiationException
@@ -103,7 +103,7 @@ def _source(source: str | DictConfig) -> Corpus:
             raise UserError(f"data.sources: '{source}' is not NAME:FOLDER, e.g. philharmonia:/sounds")
         keys: dict[str, Any] = {}
     else:
-        keys = dict(OmegaConf.to_container(source))  # type: ignore[arg-type]
+        keys = dict(cast(dict[str, Any], OmegaConf.to_container(source)))
         if "name" not in keys:
             raise UserError(f"data.sources: {keys} has no name; give name, root and optionally split")
         name, root = keys.pop("name"), keys.pop("root", None)
@@ -175,7 +175,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     """The resolved config as plain containers, fit for a weights-only checkpoint."""
     keys = [str(key) for key in cfg if key != "hydra"]
     bare = OmegaConf.masked_copy(cfg, keys)
-    return OmegaConf.to_container(bare, resolve=True, throw_on_missing=False)  # type: ignore[return-value]
+    return cast(dict[str, Any], OmegaConf.to_container(bare, resolve=True, throw_on_missing=False))
 
 
 def restore(cfg: DictConfig, overrides: list[str]) -> tuple[Experiment, Path]:

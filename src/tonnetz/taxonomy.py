@@ -134,7 +134,7 @@ class Taxonomy:
 
 def _slug(name: str) -> str:
     """Lower case, without apostrophes, "_" for spaces, hyphens and slashes."""
-    return re.sub(r"[\s\-/_]+", "_", re.sub("['’]", "", str(name)).strip().lower())  # noqa: RUF001
+    return re.sub(r"[\s\-/_]+", "_", re.sub("['\u2019]", "", str(name)).strip().lower())
 
 
 def _find(name_or_path: str | Path) -> Path:

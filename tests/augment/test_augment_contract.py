@@ -211,7 +211,7 @@ def test_chain_keeps_its_order() -> None:
         lambda: Augment(features={"gain": Gain()}),
     ],
 )
-def test_wrong_parameters_are_one_line(wrong) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_parameters_are_one_line(wrong) -> None:
     with pytest.raises(UserError) as error:
         wrong()
     assert str(error.value).startswith("augment")

@@ -16,7 +16,7 @@ def image(size: int = 400, channels: int = 1, bins: int = 40, frames: int = 100)
 
 @pytest.mark.parametrize(("kind", "axis"), [(TimeMask, -1), (FrequencyMask, -2)])
 @pytest.mark.parametrize("count", [1, 3])
-def test_masks(kind, axis: int, count: int) -> None:  # type: ignore[no-untyped-def]
+def test_masks(kind, axis: int, count: int) -> None:
     x = image()
     y = kind(p=1.0, width=8, count=count, limit=1.0)({"features": x})["features"]
     hidden = y != x

@@ -92,7 +92,7 @@ def test_clipping_is_numpy_clip() -> None:
         np.testing.assert_allclose(y[row], np.clip(x[row], -limit, limit), rtol=1e-6)
 
 
-def measured_response(change, hertz: list[float]) -> list[float]:  # type: ignore[no-untyped-def]
+def measured_response(change, hertz: list[float]) -> list[float]:
     """Gain in dB of sines, measured in the middle of two seconds."""
     x = torch.cat([sine(f) for f in hertz])
     y = change(x)
@@ -101,7 +101,7 @@ def measured_response(change, hertz: list[float]) -> list[float]:  # type: ignor
 
 @pytest.mark.parametrize(("kind", "name"), [(LowPass, "lowpass"), (HighPass, "highpass")])
 @pytest.mark.parametrize("cutoff", [100.0, 1000.0, 3000.0])
-def test_filters_are_second_order_butterworth(kind, name: str, cutoff: float) -> None:  # type: ignore[no-untyped-def]
+def test_filters_are_second_order_butterworth(kind, name: str, cutoff: float) -> None:
     hertz = [50.0, 100.0, 400.0, 1000.0, 2000.0, 4000.0]
     b, a = scipy.signal.butter(2, 2 * np.pi * cutoff, name, analog=True)
     expected = 20 * np.log10(np.abs(scipy.signal.freqs(b, a, 2 * np.pi * np.array(hertz))[1]))

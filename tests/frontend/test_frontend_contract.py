@@ -128,7 +128,7 @@ def test_reflect_is_numpy_pad(size: int) -> None:
         lambda: MultiSpec(chroma_n_fft=1024),
     ],
 )
-def test_wrong_parameters_are_one_line(wrong) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_parameters_are_one_line(wrong) -> None:
     with pytest.raises(UserError) as error:
         wrong()
     assert str(error.value).startswith("frontend")

@@ -36,7 +36,7 @@ def librosa_db(
         (16000, 400, 160, 40, 60.0, 7000.0),
     ],
 )
-def test_logmel(size, rate, n_fft, hop, bins, fmin, fmax, floor):  # type: ignore[no-untyped-def]
+def test_logmel(size, rate, n_fft, hop, bins, fmin, fmax, floor):
     y = noise(size)
     ours = LogMel(rate, n_fft, hop, bins, fmin, fmax, floor)(torch.from_numpy(y)[None, None])[0, 0]
     expected = librosa_db(y, rate, n_fft, hop, bins, fmin, fmax or rate / 2, floor)

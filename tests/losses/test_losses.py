@@ -201,7 +201,7 @@ def test_positive_weights() -> None:
 
 
 @pytest.mark.parametrize("make", [BCEPosWeight, lambda: Focal(balance=True)])
-def test_weights_are_refused_before_counts_and_travel_in_the_state(make) -> None:  # type: ignore[no-untyped-def]
+def test_weights_are_refused_before_counts_and_travel_in_the_state(make) -> None:
     logits, target = batch()
     with pytest.raises(UserError, match="fit_counts"):
         make()(logits, target)
@@ -223,7 +223,7 @@ def test_weights_are_refused_before_counts_and_travel_in_the_state(make) -> None
         lambda: AsymmetricFocal(shift=1.0),
     ],
 )
-def test_bad_values_are_user_errors(make) -> None:  # type: ignore[no-untyped-def]
+def test_bad_values_are_user_errors(make) -> None:
     with pytest.raises(UserError):
         make()
 

@@ -82,7 +82,7 @@ def test_warmup_as_a_count_equals_the_fraction() -> None:
 
 def test_plateau_waits_and_shrinks_in_the_direction_of_its_mode() -> None:
     for mode, sign in (("max", 1), ("min", -1)):
-        scheduler = schedule.plateau(adam(), 100, factor=0.1, patience=2, mode=mode, floor=0.02)  # type: ignore[arg-type]
+        scheduler = schedule.plateau(adam(), 100, factor=0.1, patience=2, mode=mode, floor=0.02)
         rates = []
         for value in [0.1, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2]:
             scheduler.step(sign * value)

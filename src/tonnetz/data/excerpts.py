@@ -118,6 +118,9 @@ class Loader(DataLoader[Batch]):
     cost of sending every batch. Lightning sees a DataLoader.
     """
 
+    dataset: Any  # wider than torch's types: whole batches come from __getitems__, the sampler has a place
+    batch_sampler: Any
+
     def __init__(self, dataset: Any, batch_sampler: Any, threads: int) -> None:
         super().__init__(dataset, batch_sampler=batch_sampler, collate_fn=_whole)
         self.threads = threads
@@ -125,12 +128,12 @@ class Loader(DataLoader[Batch]):
 
     def __iter__(self) -> Any:
         self._yielded = getattr(self.batch_sampler, "skip", 0)
-        for batch in ahead(self._read, iter(self.batch_sampler), self.threads):  # type: ignore[arg-type]
+        for batch in ahead(self._read, iter(self.batch_sampler), self.threads):
             self._yielded += 1
             yield batch
 
     def _read(self, indices: Any) -> Batch:
-        batch = self.dataset.__getitems__(indices)  # type: ignore[attr-defined]
+        batch = self.dataset.__getitems__(indices)
         return {k: v.pin_memory() for k, v in batch.items()} if torch.cuda.is_available() else batch
 
     def state_dict(self) -> dict[str, int]:
@@ -139,7 +142,7 @@ class Loader(DataLoader[Batch]):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Start the next iteration after the batches already taken."""
-        self.batch_sampler.skip = state["batch"]  # type: ignore[union-attr]
+        self.batch_sampler.skip = state["batch"]
 
 
 def _whole(batch: Any) -> Any:

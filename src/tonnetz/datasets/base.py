@@ -24,7 +24,7 @@ class Corpus(ABC):
     """
 
     name: ClassVar[str]
-    multilabel: ClassVar[bool] = False  # whether a track may carry several labels, or none of them
+    multilabel: bool = False  # whether a track may carry several labels, or none of them
 
     def __init__(self, root: str | Path, *, split: str | None = None) -> None:
         self.root = Path(root).expanduser()

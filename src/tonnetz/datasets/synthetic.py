@@ -60,7 +60,7 @@ class Synthetic(Corpus):
         self.instruments = list(instruments) if instruments is not None else list(INSTRUMENTS)
         self._workers = workers
         self._check()
-        self.multilabel = part != "instruments"  # type: ignore[misc]
+        self.multilabel = part != "instruments"
 
     def _check(self) -> None:
         """Raise UserError for values that no corpus can be made of."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -99,10 +99,10 @@ class Task(L.LightningModule):
         direction = {"mode": self.mode} if "mode" in inspect.signature(self.schedule).parameters else {}
         scheduler = self.schedule(optimizer, steps=steps, **direction)
         if isinstance(scheduler, ReduceLROnPlateau):
-            config = {"scheduler": scheduler, "interval": "epoch", "monitor": self.monitor}
+            config: LRSchedulerConfigType = {"scheduler": scheduler, "interval": "epoch", "monitor": self.monitor}
         else:
             config = {"scheduler": scheduler, "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
+        return {"optimizer": optimizer, "lr_scheduler": config}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the checkpoint describe itself."""
