@@ -15,7 +15,7 @@ os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would swallow tracebacks and exit 
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -74,6 +74,8 @@ def main() -> None:
             raise _mistakes[0]
     except UserError as error:
         _exit(str(error))
+    except OverrideParseException as error:
+        _exit(f"{error.override}: cannot be read; write KEY=VALUE, and quote what the shell would split: 'KEY=[A,B]'")
     except ConfigCompositionException as error:
         _exit(_explain(error))
     except (HydraException, OmegaConfBaseException) as error:
