@@ -29,6 +29,13 @@ def one_line(result, *words):
         (["model=cnnn"], ["model=cnnn", "'cnn'"]),
         (["modell=cnn"], ["modell", "'model'"]),
         (["job=trian"], ["job=trian"]),
+        (["trainer.max_epochs=1.5"], ["a whole number"]),
+        (["seed=-1"], ["seed=-1"]),
+        (["data.workers=-1"], ["data.workers=-1"]),
+        (["optimizer.lr=-1"], ["optimizer", "learning rate"]),
+        (["trainer.max_epochs=0", "model=tiny", "data.workers=0"], ["max_epochs=0"]),
+        (["task.plan.source=features", "augment=mixup", "model=tiny"], ["mixup", "augment=specaugment"]),
+        (["experiment=none_such"], ["experiment=none_such", "philharmonia"]),
         (["optimizer.lr=high"], ["optimizer.lr=high", "a number"]),
         (["data.normalize=3"], ["data.normalize=3", "true or false"]),
         (["data=folder"], ["data.root is missing"]),
@@ -192,3 +199,36 @@ def test_prepared_data_of_another_rate(cli, fit, trained, corpus, tmp_path):
     )
     result = cli("job=test", f"ckpt={trained}", "data=prepared", f"data.root={home}")
     one_line(result, "8000 Hz", "16000 Hz")
+
+
+def test_run_resumed_with_other_classes(cli, fit, trained, tmp_path):
+    for name in ("violin", "cello", "flute"):
+        (tmp_path / "sounds" / name).mkdir(parents=True)
+        for i in range(8):
+            soundfile.write(tmp_path / "sounds" / name / f"{i}.wav", tone("sine", i), RATE)
+    result = fit(f"data.root={tmp_path / 'sounds'}")  # the name of the run that `trained` made
+    one_line(result, "buzz, noise, sine", "cello, flute, violin")
+
+
+def test_one_class_is_none(cli, tmp_path):
+    (tmp_path / "sounds" / "sine").mkdir(parents=True)
+    for i in range(8):
+        soundfile.write(tmp_path / "sounds" / "sine" / f"{i}.wav", tone("sine", i), RATE)
+    one_line(cli("data=folder", f"data.root={tmp_path / 'sounds'}", *SMALL), "at least two classes")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00binary\x00", b"title\nsong\n"])
+def test_bad_list_of_inputs(cli, trained, tmp_path, content):
+    (tmp_path / "list.csv").write_bytes(content)
+    one_line(cli("job=predict", f"ckpt={trained}", f"job.inputs=[{tmp_path / 'list.csv'}]"), "list.csv")
+
+
+def test_flags_may_stand_anywhere(cli, corpus):
+    result = cli("data=folder", f"data.root={corpus}", *SMALL, "trainer.max_epochs=1", "-m", "seed=1,2", run="flags")
+    assert result.status == 0, result.err
+    assert (result.folder / "sweep.csv").exists()
+
+
+def test_devices_may_be_named(cli, corpus):
+    words = ["data=folder", f"data.root={corpus}", *SMALL, "trainer.max_epochs=1", "trainer.devices=auto"]
+    assert cli(*words).status == 0

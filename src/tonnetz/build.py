@@ -121,6 +121,12 @@ def _source(source: str | DictConfig) -> Corpus:
 def build_task(cfg: DictConfig, frontend: Any, spec: DataSpec) -> Task:
     """The task of the `task` node with its encoder, pooling, loss and augmentation."""
     augment = build_augment(cfg.augment, frontend.sample_rate)
+    if len(augment.wave_chain) and OmegaConf.select(cfg, "task.plan.source") == "features":
+        names = ", ".join(augment.wave_chain)
+        raise UserError(
+            f"task.plan.source=features: stored features have no waveform for augment.wave ({names}); "
+            "take augment=specaugment or augment=none"
+        )
     backbone = _backbone(cfg, frontend)
     encoder = Encoder(frontend, backbone, augment)
     multilabel = spec.multilabel
@@ -259,8 +265,18 @@ def load_encoder(task: Task, path: str) -> None:
     try:
         task.encoder.load_state_dict(weights)
     except RuntimeError as error:
-        theirs = checkpoint["tonnetz"]["config"]["model"]
-        raise UserError(f"init={path}: its encoder is {theirs}; choose the same model ({_first_line(error)})") from None
+        theirs, ours = checkpoint["tonnetz"]["config"]["model"], task.payload["config"]["model"]
+        detail = difference(theirs, ours) if theirs != ours else _first_line(error)
+        raise UserError(f"init={path}: its encoder has model: {detail}; choose the same model") from None
+
+
+def difference(old: Any, new: Any) -> str:
+    """Name the first key in which two plain configs differ, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            if old.get(key) != new.get(key):
+                return f"{key} {difference(old.get(key), new.get(key))}"
+    return f"{old} (now {new})"
 
 
 def build_trainer(cfg: DictConfig, **keywords: Any) -> Any:

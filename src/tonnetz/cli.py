@@ -51,7 +51,14 @@ def app(cfg: DictConfig) -> float | None:
             _mistakes.append(error)  # raised from here it would pass through Hydra, which adds lines of its own
             return None
         print(f"job {HydraConfig.get().job.num} failed: {one_line(error)}", file=sys.stderr)
-        return float("nan")
+        return _worst()
+
+
+def _worst() -> float:
+    """What a failed job returns: a tuner needs a number, and gets one that no trial would choose."""
+    direction = HydraConfig.get().sweeper.get("direction")
+    direction = getattr(direction, "name", direction)
+    return float("nan") if direction is None else 1e9 if str(direction).lower() == "minimize" else -1e9
 
 
 _mistakes: list[UserError] = []
@@ -67,6 +74,7 @@ def check_sweep(cfg: DictConfig, overrides: list[str]) -> None:
 def main() -> None:
     """Entry point of `python src/main.py` and of the `tonnetz` script."""
     os.environ.setdefault("TONNETZ_ROOT", str(repository() or Path.cwd()))
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))  # argparse wants it first
     try:
         _mistakes.clear()
         app()
@@ -119,6 +127,9 @@ def _explain(error: ConfigCompositionException) -> str:
     return f"{key}: no such key{suggest(leaf, _siblings(parent))} (+{key}=... adds a new one)"
 
 
+KINDS: dict[str, tuple[type, ...]] = {"true or false": (bool,), "a whole number": (int,), "a number": (float, int)}
+
+
 def check_types(cfg: DictConfig, overrides: list[str]) -> None:
     """Raise UserError when a value on the command line is no number, or no truth value, where the default is one."""
     words = dict(item.lstrip("+~").partition("=")[::2] for item in overrides)
@@ -126,11 +137,11 @@ def check_types(cfg: DictConfig, overrides: list[str]) -> None:
     defaults = _compose([f"{key}={word}" for key, word in words.items() if key not in values])
     for key, word in values.items():
         default, new = (OmegaConf.select(node, key, throw_on_missing=False) for node in (defaults, cfg))
-        kinds = next((kinds for kinds in ((bool,), (int, float)) if isinstance(default, kinds)), ())
-        if kinds and new is not None and not isinstance(new, kinds):
-            raise UserError(
-                f"{key}={word}: must be {'true or false' if bool in kinds else 'a number'} (default: {default})"
-            )
+        kind = next((name for name, kinds in KINDS.items() if isinstance(default, kinds)), None)
+        if kind is None or new is None or key == "trainer.devices":  # devices: a number, a list or auto
+            continue
+        if not isinstance(new, KINDS[kind]) or isinstance(new, bool) != isinstance(default, bool):
+            raise UserError(f"{key}={word}: must be {kind} (default: {default})")
 
 
 def _groups() -> list[str]:

@@ -46,6 +46,12 @@ def test_two_processes_equal_one(corpus, tmp_path):
     assert two["valid/macro_f1"] == pytest.approx(one["valid/macro_f1"], abs=1e-5)
 
 
+def test_fewer_windows_than_a_batch(corpus, tmp_path):
+    words = ["data.valid=0.1", "data.batch_size=64", "task.plan.seconds=2", "trainer.max_epochs=1"]
+    folder = run(corpus, tmp_path, "few", *DDP, *words, "trainer.max_epochs=1", "task.plan.steps=1")
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "completed"
+
+
 def test_two_processes_score_a_checkpoint_as_one(corpus, tmp_path):
     checkpoint = run(corpus, tmp_path, "fit") / "checkpoints" / "best.ckpt"
     words = ["job=test", f"ckpt={checkpoint}"]

@@ -78,6 +78,33 @@ def test_stored_features_train_too(fit):
     assert done.json("manifest.json")["metrics"]["test/macro_f1"] >= 0
 
 
+def test_without_validation_the_last_weights_are_the_best(fit):
+    done = fit("data.valid=0", "job.save_every=2")
+    assert done.status == 0, done.err
+    best, last = (load_checkpoint(done.folder / "checkpoints" / f"{name}.ckpt") for name in ("best", "last"))
+    assert best["global_step"] == last["global_step"] == 6
+
+
+def test_prepared_features_serve_every_split(fit, cli, corpus, tmp_path):
+    cli("job=prepare", "data=folder", f"data.root={corpus}", "job.features=true")
+    files = sorted((tmp_path / "data" / "features").rglob("*.npy"))
+    done = fit("task.plan.source=features", "data.split_seed=3", "data.fraction=0.5", "augment=specaugment")
+    assert done.status == 0, done.err
+    assert sorted((tmp_path / "data" / "features").rglob("*.npy")) == files
+
+
+def test_batches_of_one_step_are_augmented_differently(fit, monkeypatch):
+    from tonnetz.tasks.classification import Classification
+
+    seeds = []
+    step = Classification.training_step
+    monkeypatch.setattr(
+        Classification, "training_step", lambda s, b, i: (seeds.append(torch.initial_seed()), step(s, b, i))[1]
+    )
+    assert fit("trainer.accumulate_grad_batches=3").status == 0
+    assert len(set(seeds)) == len(seeds) == 6
+
+
 @pytest.mark.parametrize("loss", ["bce", "bce_pos_weight", "ce", "focal", "asymmetric_focal"])
 def test_every_loss_fits(fit, loss):
     assert fit(f"loss={loss}", "trainer.max_epochs=1").status == 0

@@ -61,6 +61,14 @@ def test_optuna_selects_on_validation(sweep):
     assert (done.folder / "sweep.csv").exists()
 
 
+def test_a_failed_trial_does_not_end_the_tuning(sweep):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    words = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.direction=maximize"]
+    done = sweep(*words, "task.aggregate=choice(mean,no_such_way)", "hydra.sweeper.sampler.seed=1")
+    with (done.folder / "sweep.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 3
+
+
 def test_a_sweep_over_devices_needs_a_name():
     from tonnetz.cli import _compose, check_sweep
     from tonnetz.errors import UserError

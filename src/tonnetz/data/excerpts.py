@@ -30,6 +30,7 @@ class Tracks:
         peak = frame["peak"].to_numpy() if normalize else np.ones(frame.height)
         self.gain = (1 / (32768 * peak)).astype(np.float32)  # (rows,) from int16 to audio
         self.labels = torch.from_numpy(labels)  # (rows, K)
+        self.number = frame["number"].to_numpy()  # (rows,) row in the feature store
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -70,7 +71,7 @@ class _Reader(Dataset[Batch]):
 
     def _features(self, rows: np.ndarray, starts: np.ndarray) -> Batch:
         assert self.store is not None
-        features, lengths = self.store.read(rows, starts, self.window)
+        features, lengths = self.store.read(self.tracks.number[rows], starts, self.window)
         return {"features": torch.from_numpy(features), "lengths": torch.from_numpy(lengths)}
 
 

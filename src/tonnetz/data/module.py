@@ -68,8 +68,11 @@ class AudioData(L.LightningDataModule):
         super().__init__()
         if on_error not in ("fail", "skip"):
             raise UserError(f"data.on_error={on_error}: known are fail, skip")
-        if batch_size < 1 or not 0 < fraction <= 1:
-            raise UserError(f"data.batch_size={batch_size} data.fraction={fraction}: need at least 1, and (0, 1]")
+        if batch_size < 1 or workers < 0 or not 0 < fraction <= 1:
+            given = f"data.batch_size={batch_size} data.workers={workers} data.fraction={fraction}"
+            raise UserError(f"{given}: need at least 1, at least 0, and more than 0 up to 1")
+        if seed < 0 or split_seed < 0:
+            raise UserError(f"seed={seed} data.split_seed={split_seed}: must not be negative")
         if not corpora:
             raise UserError("data.sources is empty: name at least one, e.g. data.sources=[philharmonia:/folder]")
         self.corpora, self.frontend, self.plan, self.cache = corpora, frontend, plan, Path(cache)
@@ -79,6 +82,7 @@ class AudioData(L.LightningDataModule):
         self.taxonomy, self.multilabel = taxonomy, multilabel
         self.given = spec
         self._table: pl.DataFrame | None = None
+        self._everything: pl.DataFrame | None = None
 
     # Lightning would prepare on one process and set up on all; `table` does both, once, when it is first needed.
 
@@ -105,7 +109,8 @@ class AudioData(L.LightningDataModule):
             raise UserError(f"split '{min(foreign)}': known are train, valid, test")
         frame = track_table.split_tracks(frame, self.fractions["valid"], self.fractions["test"], self.split_seed)
         track_table.check_disjoint(frame)
-        return self._thin(frame)
+        self._everything = frame.with_row_index("number")  # features are stored for all tracks, whatever is chosen
+        return self._thin(self._everything)
 
     def _name_labels(self, frame: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
         """Map the corpus's labels to nodes of the taxonomy. Raises UserError for one that is not in it."""
@@ -176,7 +181,7 @@ class AudioData(L.LightningDataModule):
             raise UserError(f"no tracks in the split '{name}'; see data.valid and data.test, or the corpus's own lists")
         tracks = Tracks(frame, self._labels(frame), self.normalize)
         rate = self.frontend.sample_rate
-        store = self.features(frame) if self.plan.source == "features" else None
+        store = self.features() if self.plan.source == "features" else None
         if train:
             return TrainExcerpts(tracks, self.plan, rate, self.seed, store)
         return Windows(tracks, self.plan, rate, store)
@@ -184,8 +189,9 @@ class AudioData(L.LightningDataModule):
     def _labels(self, frame: pl.DataFrame) -> np.ndarray:
         return track_table.label_matrix(frame, self.spec.classes)
 
-    def features(self, frame: pl.DataFrame) -> FeatureStore:
-        """The stored features of these tracks; computed when they are not there."""
+    def features(self) -> FeatureStore:
+        """The stored features of all tracks, row by `number`; computed when they are not there."""
+        frame = self._everything if self.table is not None and self._everything is not None else self.table
         mark = fingerprint(self.frontend)
         channels, bins, hop = self.frontend.channels, self.frontend.bins, self.frontend.hop
         store = FeatureStore(self.cache / "features" / mark, mark, channels, bins, hop)
@@ -224,9 +230,10 @@ class AudioData(L.LightningDataModule):
         """Batches an epoch, on each process."""
         return self.plan.steps or max(1, self.split("train").height // (self.batch_size * self._ranks()["world"]))
 
-    def windows(self, name: str) -> Loader:
-        """Windows that cover every track of a split, dealt out to the ranks."""
-        return self._loader(name, lambda dataset: Chunks(len(dataset), self.batch_size, **self._ranks()))
+    def windows(self, name: str, alone: bool = False) -> Loader:
+        """Windows that cover every track of a split, dealt out to the ranks, or all of them (`alone`)."""
+        ranks = {} if alone else self._ranks()
+        return self._loader(name, lambda dataset: Chunks(len(dataset), self.batch_size, **ranks))
 
     def val_dataloader(self) -> Loader | list[Any]:
         """Windows of the validation split, or nothing when there is none."""

@@ -104,20 +104,21 @@ class Stream:
 
 
 class Chunks:
-    """Consecutive batches for evaluation, dealt out to ranks in turn; nothing is padded, repeated or dropped."""
+    """Items in order for evaluation, dealt out to ranks in turn; nothing is dropped.
+
+    Every rank must take part, so with fewer items than ranks some see one twice; `Scores` counts it once.
+    """
 
     def __init__(self, items: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
-        self.items, self.batch_size, self.rank, self.world = items, batch_size, rank, world
-
-    def _starts(self) -> range:
-        return range(self.rank * self.batch_size, self.items, self.world * self.batch_size)
+        self.batch_size = batch_size
+        self.mine = range(rank if rank < items else rank % max(items, 1), items, world)
 
     def __len__(self) -> int:
-        return len(self._starts())
+        return -(-len(self.mine) // self.batch_size)
 
     def __iter__(self) -> Iterator[Sequence[int]]:
-        for start in self._starts():
-            yield range(start, min(start + self.batch_size, self.items))
+        for start in range(0, len(self.mine), self.batch_size):
+            yield self.mine[start : start + self.batch_size]
 
 
 def chances(seed: int, positions: np.ndarray) -> np.ndarray:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 
 from tonnetz import audio
 from tonnetz.data.excerpts import Batch, ahead
 from tonnetz.data.plan import Plan
+from tonnetz.datasets.files import pick_column, read_csv
 from tonnetz.errors import UserError
 
 FILE_COLUMNS = ("file", "path", "filename")
@@ -42,13 +42,11 @@ def find_recordings(inputs: Iterable[str | Path]) -> list[str]:
 
 
 def _from_csv(path: Path) -> list[str]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    table = pl.read_csv(path, infer_schema=False)
-    column = next((name for name in FILE_COLUMNS if name in table.columns), None)
+    columns, rows = read_csv(path)
+    column = pick_column(columns, FILE_COLUMNS)
     if column is None:
-        raise UserError(f"{path}: has no column file, path or filename (but {', '.join(table.columns)})")
-    return [str(path.parent / name) for name in table[column].drop_nulls()]
+        raise UserError(f"{path}: has no column file, path or filename (but {', '.join(columns)})")
+    return [str(path.parent / cells[column]) for _, cells in rows if cells[column]]
 
 
 class Recordings:

@@ -22,6 +22,7 @@ from tonnetz.manifest import Run, write_json
 from tonnetz.metrics.classification import per_row, score
 from tonnetz.quiet import quiet
 
+SOUNDFILE = (".wav", ".flac", ".mp3", ".ogg")  # what librosa decodes by itself
 STAGES = (
     "loader",
     "wave augment",
@@ -49,9 +50,10 @@ def run(cfg: DictConfig, run: Run) -> None:
     result: dict[str, Any] = {"device": str(device), "threads": torch.get_num_threads(), "batch_size": size}
     result["seconds_per_batch"] = median
     result["items_per_second"] = {name: size / max(value, 1e-9) for name, value in median.items()}
+    _print(result)
     if cfg.job.decode:
         result["reading"] = reading_rates(experiment, cfg.job.batches)
-    _print(result)
+        _print_reading(result["reading"])
     write_json(run.folder / "bench.json", result)
     figures.save(
         figures.time_bars(median, f"one training step of {size} on {device}"),
@@ -134,7 +136,10 @@ def reading_rates(experiment: Experiment, batches: int) -> dict[str, Any]:
     """Excerpts a second with the same workers: from prepared audio, and decoding the original file for each."""
     data = experiment.data
     loader = _endless(data.train_dataloader())
-    sources = data.split("train")["path"].to_list()
+    sources = [p for p in data.split("train")["path"] if Path(p).suffix.lower() in SOUNDFILE]
+    if not sources:
+        print("reading is not compared: librosa decodes none of this corpus's formats without FFmpeg")
+        return {}
     chosen = [sources[i] for i in np.random.default_rng(0).integers(0, len(sources), 8 * batches)]
 
     def decode(path: str) -> list[int]:
@@ -182,12 +187,17 @@ def _print(result: dict[str, Any]) -> None:
             f"{result['items_per_second'][name]:,.0f}",
         )
     table.add_row("all", f"{1000 * total:.2f}", "", f"{result['batch_size'] / total:,.0f}", style="bold")
-    console = Console()
-    console.print(table)
-    if "reading" in result:
+    Console().print(table)
+
+
+def _print_reading(rates: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if rates:
         reading = Table(
             "reading excerpts", "per second", title="prepared audio against decoding each item with librosa"
         )
-        for name, rate in result["reading"].items():
+        for name, rate in rates.items():
             reading.add_row(name, f"{rate:,.1f}")
-        console.print(reading)
+        Console().print(reading)

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, Mode
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from tonnetz.build import Experiment, build, build_trainer, plain
+from tonnetz.build import Experiment, build, build_trainer, difference, plain
 from tonnetz.callbacks import Dashboard, History, Interrupt
 from tonnetz.checkpoint import load_checkpoint
 from tonnetz.errors import UserError
@@ -31,6 +31,8 @@ def run(cfg: DictConfig, run: Run) -> float:
     if resume:
         _check_resume(cfg, resume)
     experiment = build(cfg)
+    if resume:
+        _check_classes(experiment, resume)
     _write_config(cfg, run.folder)
     show(experiment.data)
     run.facts["data"] = summary(experiment.data)
@@ -61,17 +63,19 @@ def _check_resume(cfg: DictConfig, last: Path) -> None:
     for group in FIXED:
         if stored[group] != asked[group]:
             raise UserError(
-                f"run={cfg.run}: exists with {group}: {_difference(stored[group], asked[group])}; "
+                f"run={cfg.run}: exists with {group}: {difference(stored[group], asked[group])}; "
                 f"choose another run=NAME or delete {last.parent.parent}"
             )
 
 
-def _difference(old: Any, new: Any) -> str:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in {**old, **new}:
-            if old.get(key) != new.get(key):
-                return f"{key} {_difference(old.get(key), new.get(key))}"
-    return f"{old} (now {new})"
+def _check_classes(experiment: Experiment, last: Path) -> None:
+    """Refuse to continue a run on other classes: its head would be read as theirs."""
+    stored, found = load_checkpoint(last)["tonnetz"]["spec"], experiment.task.spec
+    if (stored["classes"], stored["multilabel"]) != (list(found.classes), found.multilabel):
+        raise UserError(
+            f"run={last.parent.parent.name}: was trained on the classes {', '.join(stored['classes'])}, "
+            f"but the data have {', '.join(found.classes)}; choose another run=NAME"
+        )
 
 
 def _write_config(cfg: DictConfig, folder: Path) -> None:
@@ -84,9 +88,10 @@ def _checkpoints(cfg: DictConfig, experiment: Experiment, folder: Path) -> list[
     task = experiment.task
     validates = experiment.data.split("valid").height > 0 and cfg.trainer.get("limit_val_batches", 1) != 0
     monitored: dict[str, Any] = {"monitor": task.monitor, "mode": task.mode, "save_on_train_epoch_end": False}
+    newest = {"mode": "max"}  # without validation best is the last one, too; its own mode keeps the callbacks apart
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
     found: list[L.Callback] = [
-        ModelCheckpoint(filename="best", **common, **(monitored if validates else {})),
+        ModelCheckpoint(filename="best", **common, **(monitored if validates else newest)),
         ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common),
         LearningRateMonitor("step"),
         RichProgressBar(leave=False),
@@ -105,9 +110,12 @@ def _finish(cfg: DictConfig, run: Run, trainer: Any, experiment: Experiment, das
     task, data = experiment.task, experiment.data
     scores: dict[str, dict[str, float]] = {}
     score = _best_score(trainer, best)
-    if best.exists():
-        task.load_state_dict(load_checkpoint(best)["state_dict"])
-    tested = cfg.job.test and data.split("test").height > 0 and best.exists()
+    if not best.exists():
+        raise UserError(
+            f"nothing was trained: trainer.max_epochs={cfg.trainer.max_epochs}, interrupted before an epoch?"
+        )
+    task.load_state_dict(load_checkpoint(best)["state_dict"])
+    tested = cfg.job.test and data.split("test").height > 0
     if tested:
         trainer.test(task, data.test_dataloader(), verbose=False)
         scores["test"] = task.outcome["test"]["values"]
@@ -117,7 +125,7 @@ def _finish(cfg: DictConfig, run: Run, trainer: Any, experiment: Experiment, das
 
             scores["baseline"] = mfcc_baseline(data)
         if tested and cfg.job.figures:
-            dashboard.project(trainer, task, data.test_dataloader(), "test")
+            dashboard.project(trainer, task, data.windows("test", alone=True), "test")
         per_class = {name: task.outcome["test"]["per_class"] for name in ["test"] if tested}
         write_scores(run.folder, scores, per_class, task.spec, {task.monitor: score})
         show_scores(scores, task, score)

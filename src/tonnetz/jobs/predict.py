@@ -55,16 +55,17 @@ def predict(
     data = experiment.data
     recordings = Recordings(paths, data.plan, data.frontend.sample_rate, data.normalize)
     bad: dict[int, str] = {}
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    parts: list[tuple[Tensor, ...]] = []
     with torch.inference_mode(), progress_bar("predicting") as advance:
         for batch in recording_batches(recordings, data.batch_size, data.workers, bad):
             prob = task.probabilities(task({key: value.to(device) for key, value in batch.items()}))
-            parts.append((prob.cpu(), batch["row"], batch["start"]))
+            end = batch["start"] + batch["lengths"] / data.frontend.sample_rate
+            parts.append((prob.cpu(), batch["row"], batch["start"], end))
             advance(int(batch["row"][-1]) + 1, len(paths))
     errors = {paths[i]: reason for i, reason in bad.items()}
     if not parts:
         return [], errors
-    prob, row, start = (torch.cat(values) for values in zip(*parts, strict=True))
+    prob, row, start, end = (torch.cat(values) for values in zip(*parts, strict=True))
     rows, index = row.unique(return_inverse=True)
     by_file = aggregate(prob, index, len(rows), task.aggregate)
     decided = task.decide(by_file)
@@ -79,6 +80,7 @@ def predict(
                 "labels": [classes[k] for k in order if decided[i, k]],
                 "probabilities": {classes[k]: round(by_file[i, k].item(), 6) for k in order},
                 "start": start[mine].tolist(),
+                "end": end[mine].tolist(),
                 "windows": prob[mine],  # (n, K)
             }
         )
@@ -88,7 +90,6 @@ def predict(
 def write_predictions(folder: Path, found: list[dict[str, Any]], experiment: Experiment, timeline: bool) -> None:
     """JSON Lines with everything, CSV with one row a file, CSV with one row a window."""
     classes = experiment.task.spec.classes
-    seconds = experiment.data.plan.seconds
     with (
         (folder / "predictions.jsonl").open("w") as lines,
         (folder / "predictions.csv").open("w", newline="") as file,
@@ -98,14 +99,14 @@ def write_predictions(folder: Path, found: list[dict[str, Any]], experiment: Exp
         for item in found:
             line = {key: item[key] for key in ("path", "labels", "probabilities")}
             if timeline:
-                rows = zip(item["start"], item["windows"].tolist(), strict=True)
+                rows = zip(item["start"], item["end"], item["windows"].tolist(), strict=True)
                 line["timeline"] = [
                     {
                         "start": round(s, 3),
-                        "end": round(s + seconds, 3),
+                        "end": round(e, 3),
                         **{c: round(p, 4) for c, p in zip(classes, w, strict=True)},
                     }
-                    for s, w in rows
+                    for s, e, w in rows
                 ]
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
             table.writerow([item["path"], ";".join(item["labels"]), *(item["probabilities"][c] for c in classes)])
@@ -114,12 +115,12 @@ def write_predictions(folder: Path, found: list[dict[str, Any]], experiment: Exp
             table = csv.writer(file)
             table.writerow(["path", "start", "end", *classes])
             for item in found:
-                for start, window in zip(item["start"], item["windows"].tolist(), strict=True):
+                for start, end, window in zip(item["start"], item["end"], item["windows"].tolist(), strict=True):
                     table.writerow(
                         [
                             item["path"],
                             f"{start:.3f}",
-                            f"{start + seconds:.3f}",
+                            f"{end:.3f}",
                             *(f"{p:.6f}" for p in window),
                         ]
                     )

@@ -16,7 +16,7 @@ def run(cfg: DictConfig, run: Run) -> None:
     data = build_data(cfg, connect(cfg.frontend))
     show(data)
     if cfg.job.features:
-        store = data.features(data.table)
+        store = data.features()
         print(f"features: {int(store.frames.sum()):,} frames in {store.folder}")
     run.facts["data"] = summary(data)
 

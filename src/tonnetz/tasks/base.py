@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from tonnetz.augment import Augment
+from tonnetz.errors import UserError
 from tonnetz.models.encoder import Encoder
 from tonnetz.tasks.optimizer import parameter_groups
 from tonnetz.tracks import DataSpec
@@ -73,8 +74,8 @@ class Task(L.LightningModule):
         return loss
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
-        """Key all random numbers of a step by (seed, rank, step): nothing depends on what ran before it."""
-        torch.manual_seed(hash((self.seed, self.global_rank, self.global_step)) & (2**63 - 1))
+        """Key all random numbers of a step by (seed, rank, epoch, batch): nothing depends on what ran before it."""
+        torch.manual_seed(hash((self.seed, self.global_rank, self.current_epoch, index)) & (2**63 - 1))
 
     def embed(self, batch: Batch) -> Tensor:
         """One vector an excerpt, (B, D)."""
@@ -94,7 +95,10 @@ class Task(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer with no decay on vectors; the schedule moves every step (plateau: every validation)."""
         decay = float(getattr(self.optimizer, "keywords", {}).get("weight_decay", 0.0))
-        optimizer = self.optimizer(parameter_groups(self, decay))
+        try:
+            optimizer = self.optimizer(parameter_groups(self, decay))
+        except ValueError as error:
+            raise UserError(f"optimizer: {error}") from None
         steps = total_steps(self.trainer)
         direction = {"mode": self.mode} if "mode" in inspect.signature(self.schedule).parameters else {}
         scheduler = self.schedule(optimizer, steps=steps, **direction)

@@ -59,6 +59,9 @@ class Classification(Task):
         self._check_loss()
 
     def _check_loss(self) -> None:
+        if len(self.spec.classes) < (1 if self.spec.multilabel else 2):
+            found = ", ".join(self.spec.classes) or "none"
+            raise UserError(f"task=classification needs at least two classes, the data have: {found}")
         if self.spec.multilabel and self.criterion.activation == "softmax":
             raise UserError("loss=ce needs exactly one label a track, but this corpus is multi-label; use loss=bce")
 
