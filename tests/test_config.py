@@ -53,6 +53,19 @@ def test_every_member_composes_and_binds_to_its_signature(group, name):
 
 
 SPEC = DataSpec(classes=("a", "b", "c"), positives=(3, 3, 3), known=(9, 9, 9), families=("x", "x", "y"))
+
+
+def sounds():
+    """A batch of four noises of different lengths."""
+    return {
+        "audio": torch.randn(4, 1, 16000),
+        "lengths": torch.tensor([16000, 16000, 12000, 9000]),
+        "row": torch.arange(4),
+        "start": torch.zeros(4),
+        "label": torch.eye(3)[[0, 1, 2, 0]],
+    }
+
+
 RAW = {"tiny"}  # backbones that take a front-end without bins
 
 
@@ -66,14 +79,7 @@ def pairs():
 def test_every_frontend_and_model_train_a_step(frontend, model):
     config = composed(f"frontend={frontend}", f"model={model}", "augment=none")
     task = build_task(config, connect(config.frontend), SPEC).train()
-    batch = {
-        "audio": torch.randn(4, 1, 16000),
-        "lengths": torch.tensor([16000, 16000, 12000, 9000]),
-        "row": torch.arange(4),
-        "start": torch.zeros(4),
-        "label": torch.eye(3)[[0, 1, 2, 0]],
-    }
-    loss = task.loss(task.augment.wave(batch))
+    loss = task.loss(task.augment.wave(sounds()))
     loss.backward()
     assert torch.isfinite(loss)
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.encoder.parameters() if p.requires_grad)
@@ -84,14 +90,7 @@ def test_every_frontend_and_model_train_a_step(frontend, model):
 def test_every_augmentation_and_pooling_train_a_step(pooling, augment):
     config = composed(f"pooling={pooling}", f"augment={augment}", "model=tiny", "loss=bce")
     task = build_task(config, connect(config.frontend), SPEC).train()
-    batch = {
-        "audio": torch.randn(4, 1, 16000),
-        "lengths": torch.full((4,), 16000),
-        "row": torch.arange(4),
-        "start": torch.zeros(4),
-        "label": torch.eye(3)[[0, 1, 2, 0]],
-    }
-    assert torch.isfinite(task.loss(task.augment.wave(batch)))
+    assert torch.isfinite(task.loss(task.augment.wave(sounds())))
 
 
 @pytest.mark.parametrize("optimizer", members("optimizer"))
@@ -110,15 +109,8 @@ def test_every_trainer_composes_with_its_name(name):
 def test_timm_names_any_backbone():
     config = composed("model=timm", "model.name=convnext_tiny", "frontend=logmel", "augment=none")
     task = build_task(config, connect(config.frontend), SPEC).train()
-    batch = {
-        "audio": torch.randn(2, 1, 16000),
-        "lengths": torch.full((2,), 16000),
-        "row": torch.arange(2),
-        "start": torch.zeros(2),
-        "label": torch.eye(3)[[0, 1]],
-    }
     optimizer = torch.optim.SGD(task.parameters(), 1e-3)
     before = [p.detach().clone() for p in task.encoder.parameters()]
-    task.loss(batch).backward()
+    task.loss(sounds()).backward()
     optimizer.step()
     assert any((a != b).any() for a, b in zip(before, task.encoder.parameters(), strict=True))
