@@ -29,6 +29,7 @@ def one_line(result, *words):
         (["model=cnnn"], ["model=cnnn", "'cnn'"]),
         (["modell=cnn"], ["modell", "'model'"]),
         (["job=trian"], ["job=trian"]),
+        (["-m", "hydra/sweeper=absent", "seed=1,2"], ["hydra/sweeper=absent", "tonnetz[sweep]"]),
         (["trainer.max_epochs=1.5"], ["a whole number"]),
         (["seed=-1"], ["seed=-1"]),
         (["data.workers=-1"], ["data.workers=-1"]),

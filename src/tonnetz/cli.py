@@ -111,11 +111,10 @@ def _explain(error: ConfigCompositionException) -> str:
         options = error.options or []
         name = str(error.missing_cfg_file or "")
         group, _, member = name.rpartition("/")
-        return (
-            f"{group}={member}: no such member of the group '{group}'{suggest(member, options)}"
-            if options
-            else one_line(error)
-        )
+        if not options:
+            return one_line(error)
+        remedy = " (more come with the extra: pip install 'tonnetz[sweep]')" if group.startswith("hydra/") else ""
+        return f"{group}={member}: no such member of the group '{group}'{suggest(member, options)}{remedy}"
     text = one_line(error)
     found = re.search(r"Could not override '([^']+)'", text)
     if found is None:
