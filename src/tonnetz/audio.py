@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tonnetz.atomic import replacing
 from tonnetz.errors import UserError
 
 EXTENSIONS = frozenset(
@@ -157,14 +158,8 @@ def write(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
     """Write (N,) float32 in [-1, 1] as a 16-bit PCM wav file, atomically; values outside are clipped."""
     import soundfile
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as part:
         soundfile.write(str(part), np.clip(audio, -1.0, 1.0), sample_rate, subtype="PCM_16", format="WAV")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def pcm_header(path: str | Path, sample_rate: int) -> int | None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tonnetz import figures
+from tonnetz.atomic import replacing
 from tonnetz.tasks.base import Batch, Task
 
 EXAMPLES = 4  # spectrograms and sounds that a dashboard shows
@@ -49,12 +50,10 @@ class History(L.Callback):
 
     def _write(self) -> None:
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        part = self.path.with_suffix(f".{os.getpid()}.part")
-        with part.open("w", newline="") as file:
+        with replacing(self.path) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(part, self.path)
 
     def points(self, name: str) -> list[tuple[float, float]]:
         """(step, value) of a metric."""

@@ -11,13 +11,15 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
 
+from tonnetz.atomic import replacing
+
 CELLS = 40  # classes up to which a matrix carries numbers and names
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=110, format="png")
 
 
 def _figure(width: float, height: float) -> Figure:

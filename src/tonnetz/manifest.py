@@ -18,6 +18,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tonnetz import __version__
+from tonnetz.atomic import replacing
 from tonnetz.paths import PACKAGE
 
 PACKAGES = [
@@ -90,10 +91,8 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=_plain) + "\n")
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=_plain) + "\n")
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from tonnetz.atomic import replacing
 from tonnetz.manifest import write_json
 from tonnetz.tracks import DataSpec
 
@@ -31,7 +32,7 @@ def write_scores(
     for stage, found in per_class.items():
         if not found:
             continue
-        with (folder / f"{stage}_classes.csv").open("w", newline="") as file:
+        with replacing(folder / f"{stage}_classes.csv") as part, part.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["class", *found])
             for i, name in enumerate(spec.classes):

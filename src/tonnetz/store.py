@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from tonnetz.atomic import replacing
 from tonnetz.errors import UserError
 
 Progress = Callable[[int, int], None]
@@ -35,8 +35,8 @@ class FeatureStore:
 
     def build(self, keys: list[str], compute: Callable[[int], np.ndarray], progress: Progress | None = None) -> None:
         """Compute what is missing. `compute(i)` returns (C, F, T) of recording i; `keys` identify the recordings."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _write(self.folder / "store.json", json.dumps(self.facts).encode())
+        with replacing(self.folder / "store.json") as part:
+            part.write_text(json.dumps(self.facts))
         self.keys = keys
         for shard, rows in self._shards():
             if not self._index(shard).exists():
@@ -95,13 +95,5 @@ class FeatureStore:
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("wb") as file:
+    with replacing(path) as part, part.open("wb") as file:
         np.save(file, array)
-    os.replace(part, path)
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    os.replace(part, path)

@@ -12,6 +12,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from tonnetz.atomic import replacing
+
 failures: list[int] = []  # jobs of this process's sweep that did not complete; the command line exits with 1
 
 
@@ -93,7 +95,7 @@ def write_csv(path: Path, jobs: list[Job]) -> None:
         for job in jobs
     ]
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with path.open("w", newline="") as file:
+    with replacing(path) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
@@ -121,7 +123,8 @@ def write_markdown(path: Path, jobs: list[Job]) -> None:
         _markdown(["job", *keys, "status", "score", "seconds", "reason"], rows),
         _markdown(["setting", "runs", "mean score", "deviation"], summary),
     ]
-    path.write_text("\n\n".join(parts) + "\n")
+    with replacing(path) as part:
+        part.write_text("\n\n".join(parts) + "\n")
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> str:

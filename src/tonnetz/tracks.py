@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tonnetz.atomic import replacing
 from tonnetz.errors import UserError, suggest
 
 SPLITS = ("train", "valid", "test")
@@ -60,11 +60,8 @@ def read_table(path: str | Path) -> pl.DataFrame:
 
 def write_table(frame: pl.DataFrame, path: str | Path) -> None:
     """Write a track table as JSON Lines, atomically."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    frame.write_ndjson(part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        frame.write_ndjson(part)
 
 
 def concat(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:

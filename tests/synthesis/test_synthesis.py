@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import librosa
 import numpy as np
@@ -195,4 +197,5 @@ def test_accompaniment_is_in_the_notes_and_below_the_end() -> None:
 
 def test_workers_do_not_import_torch() -> None:
     code = "import sys, tonnetz.synthesis.generate; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    assert subprocess.run([sys.executable, "-c", code], check=False, env=env).returncode == 0

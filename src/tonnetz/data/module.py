@@ -84,13 +84,20 @@ class AudioData(L.LightningDataModule):
         self._table: pl.DataFrame | None = None
         self._everything: pl.DataFrame | None = None
 
-    # Lightning would prepare on one process and set up on all; `table` does both, once, when it is first needed.
+    # Lightning would prepare on one process and set up on all; these do both, once, when they are first needed.
+
+    @property
+    def everything(self) -> pl.DataFrame:
+        """All usable tracks with their split and `number`: one row a track."""
+        if self._everything is None:
+            self._everything = self._read()
+        return self._everything
 
     @property
     def table(self) -> pl.DataFrame:
-        """All usable tracks with their split: one row a track."""
+        """The tracks that are used: all, or `fraction` of the training tracks and all others."""
         if self._table is None:
-            self._table = self._read()
+            self._table = self._thin(self.everything)
         return self._table
 
     def _read(self) -> pl.DataFrame:
@@ -109,8 +116,7 @@ class AudioData(L.LightningDataModule):
             raise UserError(f"split '{min(foreign)}': known are train, valid, test")
         frame = track_table.split_tracks(frame, self.fractions["valid"], self.fractions["test"], self.split_seed)
         track_table.check_disjoint(frame)
-        self._everything = frame.with_row_index("number")  # features are stored for all tracks, whatever is chosen
-        return self._thin(self._everything)
+        return frame.with_row_index("number")  # features are stored for all tracks, whatever is used of them
 
     def _name_labels(self, frame: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
         """Map the corpus's labels to nodes of the taxonomy. Raises UserError for one that is not in it."""
@@ -191,7 +197,7 @@ class AudioData(L.LightningDataModule):
 
     def features(self) -> FeatureStore:
         """The stored features of all tracks, row by `number`; computed when they are not there."""
-        frame = self._everything if self.table is not None and self._everything is not None else self.table
+        frame = self.everything
         mark = fingerprint(self.frontend)
         channels, bins, hop = self.frontend.channels, self.frontend.bins, self.frontend.hop
         store = FeatureStore(self.cache / "features" / mark, mark, channels, bins, hop)

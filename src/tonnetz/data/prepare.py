@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from tonnetz import audio
+from tonnetz.atomic import replacing
 from tonnetz.datasets.base import Corpus
 from tonnetz.datasets.prepared import Prepared
 from tonnetz.errors import UserError
@@ -148,8 +149,8 @@ def _report(home: Path, bad: dict[str, str], total: int, on_error: str) -> None:
     listing.unlink(missing_ok=True)
     if not bad:
         return
-    home.mkdir(parents=True, exist_ok=True)
-    pl.DataFrame({"path": list(bad), "reason": list(bad.values())}).write_csv(listing)
+    with replacing(listing) as part:
+        pl.DataFrame({"path": list(bad), "reason": list(bad.values())}).write_csv(part)
     path, reason = next(iter(bad.items()))
     if on_error == "fail" or len(bad) == total:
         more = f" ({len(bad)} bad files in all, listed in {listing})" if len(bad) > 1 else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tonnetz import synthesis
+from tonnetz.atomic import replacing
 from tonnetz.datasets.base import Corpus
 from tonnetz.errors import UserError, suggest
 from tonnetz.synthesis import INSTRUMENTS, Job, Score
@@ -117,9 +117,8 @@ class Synthetic(Corpus):
             jobs.append(Job(str(path), score, self.seconds, self.sample_rate, self.seed))
         made = synthesis.generate(jobs, self._workers, progress)
         if made or not index.exists():
-            part = index.with_name(f"{index.name}.{os.getpid()}.part")
-            part.write_text("".join(json.dumps(row) + "\n" for row in rows))
-            os.replace(part, index)
+            with replacing(index) as part:
+                part.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def tracks(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of the index, with paths. Raises UserError when it has not been generated yet."""

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch import Tensor
 
+from tonnetz.atomic import replacing
 from tonnetz.build import Experiment, restore
 from tonnetz.data.recordings import Recordings, find_recordings, recording_batches
 from tonnetz.device import choose_device
@@ -116,9 +117,12 @@ def write_embeddings(folder: Path, vectors: Tensor, rows: Tensor, starts: Tensor
     from safetensors.torch import save_file
 
     arrays: dict[str, Any] = {"vectors": vectors.contiguous(), "row": rows, "start": starts.float()}
-    save_file(arrays, folder / "embeddings.safetensors")
-    np.savez(folder / "embeddings.npz", **{name: value.numpy() for name, value in arrays.items()})
+    with replacing(folder / "embeddings.safetensors") as part:
+        save_file(arrays, part)
+    with replacing(folder / "embeddings.npz") as part, part.open("wb") as file:
+        np.savez(file, **{name: value.numpy() for name, value in arrays.items()})
     place = pl.DataFrame({"row": rows.numpy(), "start": starts.numpy()}, schema={"row": pl.UInt32, "start": pl.Float64})
     listing = place.join(table, on="row", how="left", maintain_order="left")
     lists = [name for name, kind in listing.schema.items() if isinstance(kind, pl.List)]
-    listing.with_columns(pl.col(name).list.join(";") for name in lists).write_csv(folder / "embeddings.csv")
+    with replacing(folder / "embeddings.csv") as part:
+        listing.with_columns(pl.col(name).list.join(";") for name in lists).write_csv(part)

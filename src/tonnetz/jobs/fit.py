@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, Mode
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
+from tonnetz.atomic import replacing
 from tonnetz.build import Experiment, build, build_trainer, difference, plain
 from tonnetz.callbacks import Dashboard, History, Interrupt
 from tonnetz.checkpoint import load_checkpoint
@@ -79,8 +80,8 @@ def _check_classes(experiment: Experiment, last: Path) -> None:
 
 
 def _write_config(cfg: DictConfig, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(plain(cfg))))
+    with replacing(folder / "config.yaml") as part:
+        part.write_text(OmegaConf.to_yaml(OmegaConf.create(plain(cfg))))
 
 
 def _checkpoints(cfg: DictConfig, experiment: Experiment, folder: Path) -> list[L.Callback]:

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch import Tensor
 
+from tonnetz.atomic import replacing
 from tonnetz.build import Experiment, restore
 from tonnetz.data.recordings import Recordings, find_recordings, recording_batches
 from tonnetz.device import choose_device
@@ -91,8 +92,10 @@ def write_predictions(folder: Path, found: list[dict[str, Any]], experiment: Exp
     """JSON Lines with everything, CSV with one row a file, CSV with one row a window."""
     classes = experiment.task.spec.classes
     with (
-        (folder / "predictions.jsonl").open("w") as lines,
-        (folder / "predictions.csv").open("w", newline="") as file,
+        replacing(folder / "predictions.jsonl") as one,
+        replacing(folder / "predictions.csv") as two,
+        one.open("w") as lines,
+        two.open("w", newline="") as file,
     ):
         table = csv.writer(file)
         table.writerow(["path", "labels", *classes])
@@ -111,7 +114,7 @@ def write_predictions(folder: Path, found: list[dict[str, Any]], experiment: Exp
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
             table.writerow([item["path"], ";".join(item["labels"]), *(item["probabilities"][c] for c in classes)])
     if timeline:
-        with (folder / "timeline.csv").open("w", newline="") as file:
+        with replacing(folder / "timeline.csv") as part, part.open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["path", "start", "end", *classes])
             for item in found:
@@ -138,7 +141,7 @@ def report_bad(errors: dict[str, str], folder: Path, on_error: str, good: int) -
     """List bad files; raise UserError unless the user wants to skip them and something is left."""
     if not errors:
         return
-    with (folder / "skipped.csv").open("w", newline="") as file:
+    with replacing(folder / "skipped.csv") as part, part.open("w", newline="") as file:
         csv.writer(file).writerows([["path", "reason"], *errors.items()])
     _path, reason = next(iter(errors.items()))
     more = f" ({len(errors)} bad files in all, listed in {folder / 'skipped.csv'})" if len(errors) > 1 else ""

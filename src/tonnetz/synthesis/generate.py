@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+from tonnetz.atomic import replacing
 from tonnetz.synthesis.render import Score, render
 
 
@@ -30,9 +31,8 @@ def write(job: Job) -> str:
     import soundfile
 
     audio = render(job.score, seconds=job.seconds, rate=job.rate, seed=job.seed)
-    part = f"{job.path}.{os.getpid()}.part"
-    soundfile.write(part, audio, job.rate, subtype="PCM_16", format="WAV")
-    os.replace(part, job.path)
+    with replacing(job.path) as part:
+        soundfile.write(str(part), audio, job.rate, subtype="PCM_16", format="WAV")
     return job.path
 
 
