@@ -16,6 +16,7 @@ from tonnetz import __version__
 from tonnetz.augment import Augment
 from tonnetz.checkpoint import load_checkpoint
 from tonnetz.data import AudioData
+from tonnetz.data.sets import EvaluationSet
 from tonnetz.datasets.base import Corpus
 from tonnetz.errors import UserError, suggest
 from tonnetz.frontend import fingerprint
@@ -26,7 +27,17 @@ from tonnetz.tracks import DataSpec
 
 FROM_CHECKPOINT = ("frontend", "augment", "model", "pooling", "loss", "optimizer", "schedule", "task")
 # Of these keys a restored task may take new values: its weights do not depend on them.
-FREE = ("task.plan", "task.aggregate")
+FREE = (
+    "task.plan",
+    "task.aggregate",
+    "task.distance",
+    "task.reduction",
+    "task.transpositions",
+    "task.segment_hop",
+    "task.rounds",
+    "task.compat",
+    "task.projection",
+)
 
 
 @dataclass
@@ -72,8 +83,11 @@ def build(cfg: DictConfig, spec: DataSpec | None = None) -> Experiment:
     frontend = connect(cfg.frontend)
     data = build_data(cfg, frontend, spec)
     task = build_task(cfg, frontend, data.spec)
+    task.data = data
     if cfg.get("init"):
         load_encoder(task, cfg.init)
+        if cfg.warm:
+            load_warm(task, cfg.init, moments=cfg.warm != "weights")
     return Experiment(cfg, data, task)
 
 
@@ -82,9 +96,21 @@ def build_data(cfg: DictConfig, frontend: Any, spec: DataSpec | None = None) -> 
     node = cfg.data.copy()
     with_roots = [_corpus(node)] if OmegaConf.select(node, "corpus") is not None else []
     corpora = with_roots + [_source(source) for source in node.sources]
-    rest = OmegaConf.masked_copy(node, [key for key in node if key not in ("corpus", "root", "sources")])
-    plan = connect(cfg.task.plan)
-    return connect(rest, corpora=corpora, frontend=frontend, plan=plan, cache=cfg.paths.data, seed=cfg.seed, spec=spec)
+    rest = OmegaConf.masked_copy(node, [key for key in node if key not in ("corpus", "root", "sources", "sets")])
+    facts = {"corpora": corpora, "frontend": frontend, "plan": connect(cfg.task.plan), "sets": _sets(node)}
+    return connect(rest, **facts, cache=cfg.paths.data, seed=cfg.seed, spec=spec)
+
+
+def _sets(node: DictConfig) -> dict[str, EvaluationSet]:
+    """The further evaluation sets of `data.sets`."""
+    found = {}
+    for name, entry in (node.get("sets") or {}).items():
+        keys = dict(cast(dict[str, Any], OmegaConf.to_container(entry)))
+        unknown = set(keys) - {"source", "role", "every", "lists"}
+        if unknown or "source" not in keys:
+            raise UserError(f"data.sets.{name}: needs source (NAME:FOLDER) and may have role, every, lists")
+        found[str(name)] = EvaluationSet(_source(keys.pop("source")), **keys)
+    return found
 
 
 def _corpus(node: DictConfig, root: str | None = None, split: str | None = None) -> Corpus:
@@ -130,13 +156,17 @@ def build_task(cfg: DictConfig, frontend: Any, spec: DataSpec) -> Task:
     backbone = _backbone(cfg, frontend)
     encoder = Encoder(frontend, backbone, augment)
     multilabel = spec.multilabel
-    loss = connect(cfg.loss, multilabel=multilabel, classes=len(spec.classes))
+    pooling = connect(cfg.pooling, dim=backbone.dim)
+    size = OmegaConf.select(cfg, "task.dim") or pooling.out_dim
+    pitches = getattr(backbone, "pitches", 0)
+    facts = {"multilabel": multilabel, "classes": len(spec.groups or spec.classes), "dim": size, "pitches": pitches}
+    loss = _loss(cfg.loss, facts)
     if hasattr(loss, "fit_counts"):
         loss.fit_counts(torch.tensor(spec.positives), torch.tensor(spec.known))
     kind = get_class(cfg.task._target_)
     node = OmegaConf.masked_copy(cfg.task, [key for key in cfg.task if key != "plan"])
     task: Task = instantiate(node, _partial_=True, _convert_="all")(
-        **_wanted(kind, pooling=connect(cfg.pooling, dim=backbone.dim), loss=loss),
+        **_wanted(kind, pooling=pooling, loss=loss),
         encoder=encoder,
         augment=augment,
         optimizer=instantiate(cfg.optimizer, _partial_=True, _convert_="all"),
@@ -152,6 +182,14 @@ def build_task(cfg: DictConfig, frontend: Any, spec: DataSpec) -> Task:
         "frontend": fingerprint(frontend),
     }
     return task
+
+
+def _loss(node: DictConfig, facts: dict[str, Any]) -> Any:
+    """The loss of a node; one with `parts` is a sum of losses, each of which gets the facts that it asks for."""
+    if "parts" not in node:
+        return connect(node, **facts)
+    parts = {str(name): connect(part, **facts) for name, part in node.parts.items() if part}
+    return connect(OmegaConf.masked_copy(node, [str(key) for key in node if key != "parts"]), parts=parts, **facts)
 
 
 def _wanted(kind: type, **facts: Any) -> dict[str, Any]:
@@ -207,6 +245,7 @@ def restore(cfg: DictConfig, overrides: list[str]) -> tuple[Experiment, Path]:
     data = build_data(merged, frontend, spec)
     task = build_task(merged, frontend, spec)
     task.load_state_dict(checkpoint["state_dict"])
+    task.data = data
     return Experiment(merged, data, task.eval()), path
 
 
@@ -268,6 +307,21 @@ def load_encoder(task: Task, path: str) -> None:
         theirs, ours = checkpoint["tonnetz"]["config"]["model"], task.payload["config"]["model"]
         detail = difference(theirs, ours) if theirs != ours else _first_line(error)
         raise UserError(f"init={path}: its encoder has model: {detail}; choose the same model") from None
+
+
+def load_warm(task: Task, path: str, moments: bool = True) -> None:
+    """Take over every weight of a checkpoint that fits, heads too, and its optimizer's state (``warm=true``)."""
+    checkpoint = load_checkpoint(Path(path))
+    own = task.state_dict()
+    weights = checkpoint["state_dict"]
+    task.load_state_dict({k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}, strict=False)
+    if not moments:
+        return
+    states = checkpoint.get("optimizer_states") or [None]
+    fits = own.keys() == weights.keys() and all(own[k].shape == v.shape for k, v in weights.items())
+    if not states[0] or not fits:
+        raise UserError(f"warm=true: {path} holds no optimizer state of this very model; take warm=false")
+    task.warm_state = states[0]
 
 
 def difference(old: Any, new: Any) -> str:

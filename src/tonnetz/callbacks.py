@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -14,10 +15,12 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
 from tonnetz import figures
 from tonnetz.atomic import replacing
+from tonnetz.errors import UserError
 from tonnetz.tasks.base import Batch, Task
 
 EXAMPLES = 4  # spectrograms and sounds that a dashboard shows
@@ -30,12 +33,15 @@ class History(L.Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[dict[str, str]] = []
+        self.begin = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep the rows up to the step that training goes on from."""
+        """Keep the rows up to the step that training goes on from; their seconds count on."""
         if self.path.exists():
             with self.path.open(newline="") as file:
                 self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
+        before = float(self.rows[-1].get("seconds") or 0) if self.rows else 0.0
+        self.begin = time.monotonic() - before
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Add a row with the metrics of this validation."""
@@ -44,6 +50,7 @@ class History(L.Callback):
         values = {k: v for k, v in trainer.callback_metrics.items() if not k.startswith("test")}
         lr = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else float("nan")
         row = {"step": str(trainer.global_step), "epoch": str(trainer.current_epoch), "lr": f"{lr:.6g}"}
+        row["seconds"] = f"{time.monotonic() - self.begin:.1f}"
         row |= {name: f"{float(value):.6f}" for name, value in values.items()}
         self.rows = [old for old in self.rows if old["step"] != row["step"]] + [row]
         self._write()
@@ -100,6 +107,78 @@ class Interrupt(L.Callback):
         if self.presses and not trainer.should_stop:
             trainer.save_checkpoint(self.moment)
             trainer.should_stop = True
+
+
+class Patience(L.Callback):
+    """Stops a run whose smoothed metric has not improved for `patience` validations.
+
+    The exponential moving average (weight `alpha` on the newest value, 1 = none) decides when to stop; which
+    checkpoint is the best is for the raw value to say. While the schedule holds the rate (`hold` steps), waiting
+    does not count. The state is part of the checkpoint.
+    """
+
+    def __init__(self, monitor: str, mode: str, patience: int, alpha: float = 1.0) -> None:
+        if not 0 < alpha <= 1:
+            raise UserError(f"job.smoothing={alpha}: must be above 0 and at most 1 (1 = no smoothing)")
+        self.monitor, self.sign, self.patience, self.alpha = monitor, 1 if mode == "max" else -1, patience, alpha
+        self.smooth: float | None = None
+        self.best = -float("inf")
+        self.waited = 0
+
+    def observe(self, value: float, held: bool = False) -> bool:
+        """Take in the value of a validation; returns whether it is time to stop."""
+        value *= self.sign
+        self.smooth = value if self.smooth is None else self.alpha * value + (1 - self.alpha) * self.smooth
+        if self.smooth > self.best:
+            self.best, self.waited = self.smooth, 0
+        elif not held:
+            self.waited += 1
+        return self.waited >= self.patience
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Do not go on with a run that had stopped before it was interrupted."""
+        if self.waited >= self.patience:
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop when it is time."""
+        value = trainer.callback_metrics.get(self.monitor)
+        if trainer.sanity_checking or value is None or not trainer.fit_loop.epoch_progress.total.ready:
+            return
+        schedule = trainer.lr_scheduler_configs[0].scheduler if trainer.lr_scheduler_configs else None
+        if self.observe(float(value), trainer.global_step <= getattr(schedule, "hold", 0)):
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Average, best and validations waited."""
+        return {"smooth": self.smooth, "best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.smooth, self.best, self.waited = state_dict["smooth"], state_dict["best"], state_dict["waited"]
+
+
+class MovingAverage(WeightAveraging):
+    """Exponential moving average of all weights and buffers, which is what is evaluated, and stored as the model.
+
+    After n steps the decay is min(decay, (1 + n) / (10 + n)), so that the untrained weights are soon forgotten. The
+    weights that training goes on from are in the checkpoint, too.
+    """
+
+    def __init__(self, decay: float) -> None:
+        if not 0 < decay < 1:
+            raise UserError(f"job.ema={decay}: must be between 0 and 1, e.g. 0.999; null keeps no average")
+        self.decay = decay
+        super().__init__(multi_avg_fn=self.blend)
+
+    @torch.no_grad()
+    def blend(self, average: Any, current: Any, count: Tensor | int) -> None:
+        """Move lists of averages of one type towards the current values; whole numbers are copied."""
+        n = int(count)
+        if average[0].is_floating_point():
+            torch._foreach_lerp_(average, current, 1 - min(self.decay, (1 + n) / (10 + n)))
+        else:
+            torch._foreach_copy_(average, current)
 
 
 class Dashboard(L.Callback):

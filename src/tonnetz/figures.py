@@ -142,10 +142,62 @@ def box_figure(values: Mapping[str, Sequence[float]], label: str) -> Figure:
     return figure
 
 
+def works_histogram(sizes: Mapping[str, Sequence[int]], title: str) -> Figure:
+    """How many works have how many performances: one histogram a split, stacked; wide ranges on a logarithmic axis."""
+    figure = _figure(8, 4)
+    axis = figure.subplots()
+    most = max((max(values) for values in sizes.values() if len(values)), default=1)
+    edges = np.arange(0.5, most + 1) if most <= CELLS else np.unique(np.geomspace(0.5, most + 1, 30).round(0) + 0.5)
+    shown = {name: np.asarray(values) for name, values in sizes.items() if len(values)}
+    labels = [f"{name}: {len(values)} works" for name, values in shown.items()]
+    if shown:
+        axis.hist(list(shown.values()), bins=edges.tolist(), stacked=True, label=labels, edgecolor="w", lw=0.3)
+        axis.legend(fontsize=8)
+    axis.set(xlabel="performances of a work", ylabel="works", title=title)
+    if most > CELLS:
+        axis.set_xscale("log")
+    axis.grid(axis="y", alpha=0.3)
+    return figure
+
+
 def time_bars(seconds: Mapping[str, float], title: str) -> Figure:
     """Horizontal bars of milliseconds a batch."""
     figure = _figure(7, 1 + 0.4 * len(seconds))
     axis = figure.subplots()
     axis.barh(list(seconds)[::-1], [1000 * value for value in seconds.values()][::-1])
     axis.set(xlabel="milliseconds a batch", title=title)
+    return figure
+
+
+def works_map(points: np.ndarray, works: Sequence[str], unseen: Sequence[bool], title: str) -> Figure:
+    """Tracks as points (N, 2) in the colour of their work; works that training never saw are crosses."""
+    names = sorted(set(works))
+    colours = matplotlib.colormaps["hsv"](np.linspace(0, 1, len(names) + 1)[:-1])
+    colour = np.array([colours[names.index(work)] for work in works])
+    new = np.asarray(unseen, bool)
+    figure = _figure(8, 7)
+    axis = figure.subplots()
+    for chosen, mark, label in ((~new, "o", "works of the training split"), (new, "X", "unseen works")):
+        if chosen.any():
+            axis.scatter(points[chosen, 0], points[chosen, 1], c=colour[chosen], marker=mark, s=45, lw=0.3, edgecolors="k", label=label)
+    if len(names) <= CELLS:
+        for name in names:
+            middle = np.median(points[[work == name for work in works]], 0)
+            axis.annotate(name, middle, fontsize=6, ha="center", alpha=0.8)
+    axis.legend(fontsize=8)
+    axis.set(xticks=[], yticks=[], title=title)
+    return figure
+
+
+def distance_histogram(within: np.ndarray, between: np.ndarray, title: str) -> Figure:
+    """Distances of versions of one work and of recordings of different works, each as a density."""
+    figure = _figure(7, 4)
+    axis = figure.subplots()
+    low, high = min(within.min(), between.min()), max(within.max(), between.max())
+    edges = np.linspace(low, high + 1e-9, 60).tolist()
+    for values, label in ((between, "different works"), (within, "same work")):
+        axis.hist(values, edges, density=True, alpha=0.6, label=f"{label} ({len(values):,} pairs)")
+    axis.legend(fontsize=8)
+    axis.set(xlabel="distance", ylabel="density", title=title)
+    axis.grid(alpha=0.3)
     return figure

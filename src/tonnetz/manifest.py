@@ -45,18 +45,21 @@ class Run:
     head: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)
     status: str = "completed"
+    parent: Run | None = None  # that this one is a part of
     begin: float = field(default_factory=time.time)
 
     def write(self, status: str, reason: str | None = None) -> None:
         """Write the manifest as things stand."""
         end = {"status": status, "seconds": round(time.time() - self.begin, 3), **self.facts}
         write_manifest(self.folder, {**self.head, **end, **({"reason": reason} if reason else {})})
+        if self.parent and status == "interrupted":
+            self.parent.write(status)
 
 
 @contextmanager
-def record(cfg: DictConfig, folder: Path) -> Iterator[Run]:
+def record(cfg: DictConfig, folder: Path, parent: Run | None = None) -> Iterator[Run]:
     """Keep `folder/manifest.json` true: running, then completed, interrupted, diverged or failed with its reason."""
-    run = Run(folder, _head(cfg, folder))
+    run = Run(folder, _head(cfg, folder), parent=parent)
     run.write("running")
     try:
         yield run
@@ -84,9 +87,13 @@ def _head(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     """Write `manifest.json` atomically; only the first process of a distributed run does."""
-    if int(os.environ.get("LOCAL_RANK", 0)) or int(os.environ.get("SLURM_PROCID", 0)):
-        return
-    write_json(folder / "manifest.json", content)
+    if first_process():
+        write_json(folder / "manifest.json", content)
+
+
+def first_process() -> bool:
+    """Whether this is the process of a distributed run that writes."""
+    return not int(os.environ.get("LOCAL_RANK", 0)) and not int(os.environ.get("SLURM_PROCID", 0))
 
 
 def write_json(path: Path, content: Any) -> None:

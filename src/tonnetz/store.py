@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from tonnetz.ahead import ahead
 from tonnetz.atomic import replacing
 from tonnetz.errors import UserError
 
@@ -23,9 +25,11 @@ class FeatureStore:
     Building is resumable (finished shards are kept) and atomic (a shard appears complete or not at all).
     """
 
-    def __init__(self, folder: str | Path, fingerprint: str, channels: int, bins: int, hop: int) -> None:
+    def __init__(
+        self, folder: str | Path, fingerprint: str, channels: int, bins: int, hop: int, floor: float | None = None
+    ) -> None:
         self.folder = Path(folder)
-        self.channels, self.bins, self.hop = channels, bins, hop
+        self.channels, self.bins, self.floor = channels, bins, floor
         self.facts = {"fingerprint": fingerprint, "channels": channels, "bins": bins, "hop": hop}
         self._maps: dict[int, np.ndarray] = {}
         self.keys: list[str] = []
@@ -33,20 +37,26 @@ class FeatureStore:
         if described.exists() and json.loads(described.read_text()) != self.facts:
             raise UserError(f"{self.folder}: holds features of another front-end; delete it or choose another folder")
 
-    def build(self, keys: list[str], compute: Callable[[int], np.ndarray], progress: Progress | None = None) -> None:
+    def build(
+        self, keys: list[str], compute: Callable[[int], np.ndarray], progress: Progress | None = None, threads: int = 1
+    ) -> None:
         """Compute what is missing. `compute(i)` returns (C, F, T) of recording i; `keys` identify the recordings."""
         with replacing(self.folder / "store.json") as part:
             part.write_text(json.dumps(self.facts))
         self.keys = keys
-        for shard, rows in self._shards():
-            if not self._index(shard).exists():
-                blocks = [compute(i) for i in rows]
-                frames = np.cumsum([0, *(block.shape[-1] for block in blocks)])
-                flat = [b.transpose(2, 0, 1).reshape(b.shape[-1], -1) for b in blocks]  # (T, C * F)
-                _save(self._data(shard), np.concatenate(flat).astype(np.float16))
-                _save(self._index(shard), frames)
+
+        def flat(i: int) -> np.ndarray:
+            block = compute(i)
+            return block.transpose(2, 0, 1).reshape(block.shape[-1], -1).astype(np.float16)  # (T, C * F)
+
+        missing = [(shard, rows) for shard, rows in self._shards() if not self._index(shard).exists()]
+        blocks = ahead(flat, itertools.chain.from_iterable(rows for _, rows in missing), threads)
+        for shard, rows in missing:
+            held = list(itertools.islice(blocks, len(rows)))
+            _save(self._data(shard), np.concatenate(held))
+            _save(self._index(shard), np.cumsum([0, *(len(block) for block in held)]))
             if progress:
-                progress(min(rows[-1] + 1, len(keys)), len(keys))
+                progress(rows[-1] + 1, len(keys))
         offsets = [np.load(self._index(shard)) for shard, _ in self._shards()]
         self.first = np.concatenate([o[:-1] for o in offsets])  # (recordings,) first frame in its shard
         self.frames = np.concatenate([np.diff(o) for o in offsets])  # (recordings,)
@@ -66,21 +76,31 @@ class FeatureStore:
     def _index(self, shard: int) -> Path:
         return self.folder / f"{self._name(shard)}.frames.npy"
 
-    def read(self, rows: np.ndarray, starts: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return crops (B, C, F, T) float32 and their valid frames (B,); `starts` and `window` are in samples.
+    def read(
+        self, rows: np.ndarray, first: np.ndarray, count: int, tempi: np.ndarray | None = None, repeat: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return crops (B, C, F, count) float32 and their valid frames (B,), from frame `first` (B,) on.
 
-        Frames are centred on multiples of the hop; a crop shorter than the window is padded with the recording's
-        own minimum, which is silence for a spectrogram in dB.
+        With `tempi` (B,) a crop is made of tempo x count frames, brought to `count` by linear interpolation. What a
+        recording lacks at its end is filled with the front-end's floor (or the crop's own minimum), or with the crop
+        again (`repeat`).
         """
-        count = window // self.hop + 1
-        first = starts // self.hop
-        lengths = np.minimum(self.frames[rows] - first, count)
+        tempi = np.ones(len(rows)) if tempi is None else tempi
+        wide = np.maximum(1, np.round(count * tempi).astype(np.int64))  # (B,) frames to read
+        have = np.clip(self.frames[rows] - first, 1, wide)  # (B,)
+        lengths = np.where(have == wide, count, np.clip(np.round(have / tempi).astype(np.int64), 1, count))
         out = np.empty((len(rows), count, self.channels * self.bins), np.float32)  # (B, T, C * F)
-        for i, (row, start, length) in enumerate(zip(rows, first, lengths, strict=True)):
-            begin = self.first[row] + start
-            crop = self._map(row // SHARD)[begin : begin + length]
-            out[i, :length] = crop
-            out[i, length:] = crop.min()
+        for i, (row, start, size, length) in enumerate(zip(rows, first, have, lengths, strict=True)):
+            begin = self.first[row] + min(start, self.frames[row] - 1)
+            crop = self._map(row // SHARD)[begin : begin + size]
+            out[i, :length] = crop if size == length else interpolate(crop, length)
+            if length < count:
+                if repeat:
+                    out[i] = out[i, np.arange(count) % length]
+                else:
+                    out[i, length:] = out[i, :length].min() if self.floor is None else self.floor
+        if repeat:
+            lengths = np.full_like(lengths, count)
         shape = (len(rows), count, self.channels, self.bins)
         return np.ascontiguousarray(out.reshape(shape).transpose(0, 2, 3, 1)), lengths  # (B, C, F, T)
 
@@ -92,6 +112,15 @@ class FeatureStore:
     def __getstate__(self) -> dict[str, object]:
         """Workers open their own maps: a pickled memory map would travel as its whole content."""
         return {**self.__dict__, "_maps": {}}
+
+
+def interpolate(frames: np.ndarray, count: int) -> np.ndarray:
+    """Bring (T, D) frames to `count` frames by linear interpolation: another tempo."""
+    place = np.clip((np.arange(count) + 0.5) * len(frames) / count - 0.5, 0, len(frames) - 1)  # (count,)
+    left = np.minimum(place.astype(np.int64), max(len(frames) - 2, 0))
+    share = (place - left).astype(np.float32)[:, None]
+    right = frames[np.minimum(left + 1, len(frames) - 1)].astype(np.float32)
+    return frames[left].astype(np.float32) * (1 - share) + right * share
 
 
 def _save(path: Path, array: np.ndarray) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ class Job:
     seconds: float | None
     score: float | None  # on validation: what a choice may rest on
     metrics: dict[str, float]
+    epoch: int | None = None  # of the best score
+    slope: float | None = None  # of the score by validation, at the end
 
 
 class Collect(Callback):
@@ -59,6 +62,7 @@ def _read(path: Path) -> Job:
     record = path.parent / ".hydra" / "overrides.yaml"
     words = yaml.safe_load(record.read_text()) if record.exists() else []
     score = manifest.get("score")
+    monitor = manifest.get("monitor")
     return Job(
         number=int(path.parent.name),
         overrides=dict(word.lstrip("+~").partition("=")[::2] for word in words or []),
@@ -67,7 +71,63 @@ def _read(path: Path) -> Job:
         seconds=manifest.get("seconds"),
         score=score if isinstance(score, float) and score == score else None,
         metrics=manifest.get("metrics") or {},
+        epoch=manifest.get("best_epoch"),
+        slope=_slope(path.parent, monitor) if monitor else None,
     )
+
+
+def _slope(folder: Path, monitor: str) -> float | None:
+    from tonnetz.runs import read_history, slope
+
+    frame = read_history(folder)
+    return slope(frame[monitor].drop_nulls().to_list()) if monitor in frame.columns else None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the jobs of one setting reached, seeds together; null where there is nothing to tell."""
+
+    name: str
+    scores: list[float]
+    diverged: int
+    failed: int
+    epoch: float | None
+    slope: float | None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % bootstrap interval of the mean over seeds."""
+        if len(self.scores) < 2:
+            return None
+        import torch
+
+        from tonnetz.metrics.bootstrap import interval
+
+        table = torch.tensor([[score, 1.0] for score in self.scores], dtype=torch.float64)
+        return interval(table, lambda sums: sums[..., 0] / sums[..., 1], draws=10_000)
+
+
+def settings(jobs: list[Job]) -> list[Setting]:
+    """The settings of a sweep in their order."""
+    groups: dict[str, list[Job]] = {}
+    for job, name in zip(jobs, names(jobs), strict=True):
+        groups.setdefault(name, []).append(job)
+    return [
+        Setting(
+            name=name,
+            scores=[job.score for job in mine if job.score is not None],
+            diverged=sum(job.status == "diverged" for job in mine),
+            failed=sum(job.status == "failed" for job in mine),
+            epoch=_mean([job.epoch for job in mine]),
+            slope=_mean([job.slope for job in mine]),
+        )
+        for name, mine in groups.items()
+    ]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
 
 
 def varied(jobs: list[Job]) -> list[str]:
@@ -76,20 +136,17 @@ def varied(jobs: list[Job]) -> list[str]:
     return [key for key in keys if len({job.overrides.get(key) for job in jobs}) > 1]
 
 
-def by_setting(jobs: list[Job]) -> dict[str, list[float]]:
-    """Scores by setting; seeds repeat a setting, they are none."""
+def names(jobs: list[Job]) -> list[str]:
+    """The setting of each job; seeds repeat a setting, they are none."""
     keys = [key for key in varied(jobs) if key != "seed"]
-    found: dict[str, list[float]] = {}
-    for job in jobs:
-        name = ", ".join(f"{key}={job.overrides.get(key, '')}" for key in keys) or "all"
-        found.setdefault(name, []).extend([job.score] if job.score is not None else [])
-    return found
+    return [", ".join(f"{key}={job.overrides.get(key, '')}" for key in keys) or "all" for job in jobs]
 
 
 def write_csv(path: Path, jobs: list[Job]) -> None:
     """One row a job with all its overrides and metrics."""
     rows = [
         {"job": job.number, **job.overrides, "status": job.status, "seconds": job.seconds, "score": job.score}
+        | {"best_epoch": job.epoch, "slope": job.slope}
         | job.metrics
         | {"reason": job.reason}
         for job in jobs
@@ -110,21 +167,38 @@ def write_markdown(path: Path, jobs: list[Job]) -> None:
             *(job.overrides.get(key, "") for key in keys),
             job.status,
             _text(job.score),
+            "" if job.epoch is None else str(job.epoch),
+            _text(job.slope),
             _text(job.seconds),
             job.reason,
         ]
         for job in jobs
     ]
-    summary = []
-    for name, scores in by_setting(jobs).items():
-        mean = _text(statistics.fmean(scores)) if scores else ""
-        summary.append([name, str(len(scores)), mean, _text(statistics.stdev(scores)) if len(scores) > 1 else ""])
     parts = [
-        _markdown(["job", *keys, "status", "score", "seconds", "reason"], rows),
-        _markdown(["setting", "runs", "mean score", "deviation"], summary),
+        _markdown(["job", *keys, "status", "score", "best epoch", "slope", "seconds", "reason"], rows),
+        _markdown(SUMMARY, [summary(setting) for setting in settings(jobs)]),
     ]
     with replacing(path) as part:
         part.write_text("\n\n".join(parts) + "\n")
+
+
+SUMMARY = ["setting", "runs", "mean score", "deviation", "95 %", "best epoch", "slope", "diverged", "failed"]
+
+
+def summary(setting: Setting) -> list[str]:
+    """The cells of a setting below `SUMMARY`."""
+    scores, bounds = setting.scores, setting.interval
+    return [
+        setting.name,
+        str(len(scores)),
+        _text(_mean(scores)),
+        _text(statistics.stdev(scores)) if len(scores) > 1 else "",
+        f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else "",
+        "" if setting.epoch is None else f"{setting.epoch:.1f}",
+        _text(setting.slope),
+        str(setting.diverged),
+        str(setting.failed),
+    ]
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -148,6 +222,11 @@ def print_jobs(folder: Path, jobs: list[Job]) -> None:
         style = None if job.status == "completed" else "red"
         table.add_row(str(job.number), *cells, job.status, _text(job.score), _text(job.seconds), style=style)
     Console().print(table)
+    if len(jobs) > 1:
+        overview = Table(*SUMMARY)
+        for setting in settings(jobs):
+            overview.add_row(*summary(setting))
+        Console().print(overview)
     for job in jobs:
         if job.reason:
             print(f"job {job.number} {job.status}: {job.reason}")
@@ -155,7 +234,7 @@ def print_jobs(folder: Path, jobs: list[Job]) -> None:
 
 def draw(path: Path, jobs: list[Job]) -> None:
     """Box plot of the scores of each setting."""
-    found = {name: scores for name, scores in by_setting(jobs).items() if scores}
+    found = {setting.name: setting.scores for setting in settings(jobs) if setting.scores}
     if found:
         from tonnetz.figures import box_figure, save
 

@@ -102,6 +102,7 @@ class DataSpec:
     known: tuple[int, ...] = ()  # training tracks with a known label per class
     families: tuple[str, ...] = ()  # top-level taxonomy node of each class, "" when it has none
     taxonomy: str | None = None
+    groups: tuple[str, ...] = ()  # of the training tracks, in the order of their codes: works, ...
     tracks: dict[str, int] = field(default_factory=dict)  # tracks per split
 
     def to_dict(self) -> dict[str, Any]:

@@ -105,3 +105,45 @@ def test_stretch_lengths(unit: int) -> None:
     assert faster["lengths"].tolist() == [25 * unit, 10 * unit, 20 * unit]
     slower = SpectralStretch(p=1.0, low=0.5, high=0.5)({"features": image(3, frames=50), "lengths": lengths})
     assert slower["lengths"].tolist() == [50 * unit, 40 * unit, 50 * unit]
+
+
+def ramp(size: int, frames: int) -> torch.Tensor:
+    """Frame t has the value t in every bin, but for the first bin, which is 1000 lower."""
+    x = torch.arange(frames, dtype=torch.float32).expand(size, 1, 4, frames).clone()
+    x[:, :, 0] -= 1000
+    return x
+
+
+@pytest.mark.parametrize("rate", [0.6, 1.0, 1.4, 1.8])
+def test_stretch_to_a_size_reads_rate_times_as_many_frames(rate: float) -> None:
+    x, lengths = ramp(3, 181), torch.tensor([181, 170, 181])
+    stretch = SpectralStretch(p=1.0, low=rate, high=rate, size=100)
+    out = stretch({"features": x, "lengths": lengths})
+    read = out["features"][:, 0, 1]  # (B, 100) the frames that were read
+    assert read.shape == (3, 100)
+    assert out["lengths"].tolist() == [100, 100, 100]
+    for row, length in enumerate(lengths.tolist()):
+        used = min(rate, (length - 1) / 99)  # as fast as the example allows: no padding
+        expected = (length - 1) / 2 + (np.arange(100) - 49.5) * used
+        np.testing.assert_allclose(read[row], expected, atol=2e-3)
+
+
+def test_stretch_to_a_size_crops_what_it_does_not_stretch() -> None:
+    x = ramp(200, 150)
+    out = SpectralStretch(p=0.5, low=1.4, high=1.4, size=100)({"features": x})
+    step = out["features"][:, 0, 1].diff(dim=1).mean(1)
+    kept = (step - 1).abs() < 1e-3
+    assert 60 < kept.sum() < 140
+    torch.testing.assert_close(step[~kept], torch.full_like(step[~kept], 1.4), rtol=0, atol=1e-3)
+    torch.testing.assert_close(out["features"][kept], x[kept][..., 25:125], rtol=0, atol=1e-3)
+    assert set(out) == {"features"}
+
+
+def test_stretch_to_a_size_of_short_examples() -> None:
+    x, lengths = ramp(2, 120), torch.tensor([40, 100])
+    slow = SpectralStretch(p=1.0, low=0.5, high=0.5, size=100)({"features": x, "lengths": lengths})
+    assert slow["lengths"].tolist() == [79, 100]  # 39 / 0.5 + 1
+    assert (slow["features"][0, 0, 1, 79:] == -1000).all()
+    torch.testing.assert_close(slow["features"][0, 0, 1, :79], torch.arange(79) / 2)
+    batch = {"features": x, "lengths": lengths}
+    assert SpectralStretch(size=100).eval()(batch) is batch

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tonnetz.data.excerpts import ahead
-from tonnetz.data.plan import Chunks, Plan, Stream, balance_weights, chances
+from tonnetz.ahead import ahead
+from tonnetz.data.plan import Chunks, GroupStream, Plan, Stream, balance_weights, chances
 from tonnetz.errors import UserError
 
 
@@ -98,5 +98,120 @@ def test_ahead_keeps_the_order_and_raises_where_it_happened(threads):
     "values", [{"seconds": 0}, {"hop": -1}, {"steps": 0}, {"source": "video"}, {"pad": "x"}, {"balance": "x"}]
 )
 def test_bad_plans(values):
+    with pytest.raises(UserError, match=next(iter(values))):
+        Plan(**values)
+
+
+WORKS = np.array([3, 0, 0, 1, 7, 0, 1, 3, -1, 1, 1, 7, 0, 1, 5, -1])  # 5 works of 1, 2, 2, 4 and 5 rows, two unknown
+
+
+@pytest.mark.parametrize("items", [1, 2, 3])
+def test_every_batch_holds_distinct_groups_and_as_many_rows_of_each(items):
+    stream = GroupStream(WORKS, 3 * items, items, steps=7, seed=1)
+    for epoch in range(20):
+        stream.set_epoch(epoch)
+        for batch in stream:
+            codes = WORKS[[row for _, row in batch]].reshape(3, items)
+            assert (codes == codes[:, :1]).all()
+            assert len(set(codes[:, 0])) == 3
+            assert (codes >= 0).all()
+            for code, rows in zip(codes[:, 0], np.reshape([row for _, row in batch], (3, items)), strict=True):
+                assert len(set(rows)) == min(items, (WORKS == code).sum())  # repeated when the group is too small
+
+
+def test_a_pass_takes_every_group_once_but_for_the_rest():
+    stream = GroupStream(WORKS, 4, 2, steps=2, seed=3)  # 2 of 5 groups a batch: two batches a pass, one group waits
+    seen = []
+    for epoch in range(400):
+        stream.set_epoch(epoch)
+        groups = [WORKS[row] for batch in stream for _, row in batch][::2]
+        assert len(set(groups)) == 4
+        seen += groups
+    counts = np.unique(seen, return_counts=True)[1]
+    assert len(counts) == 5
+    assert (abs(counts / len(seen) - 0.2) < 0.02).all()
+
+
+def test_group_positions_are_those_of_the_batches():
+    stream = GroupStream(WORKS, 6, 2, steps=3, seed=2)
+    stream.set_epoch(4)
+    positions = [position for batch in stream for position, _ in batch]
+    assert positions == list(range(4 * 18, 5 * 18))
+    rows = np.array([row for epoch in range(2000) for row in _epoch(stream, epoch)])
+    large = rows[WORKS[rows] == 0]  # four rows, of which two are drawn each time
+    assert (abs(np.bincount(large, minlength=16)[[1, 2, 5, 12]] / len(large) - 0.25) < 0.02).all()
+
+
+def _epoch(stream, epoch):
+    stream.set_epoch(epoch)
+    return [row for _, row in next(iter(stream))]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_group_batches(world):
+    whole = GroupStream(WORKS, 6, 2, steps=6, seed=3)
+    parts = [GroupStream(WORKS, 6, 2, steps=6 // world, seed=3, rank=r, world=world) for r in range(world)]
+    for stream in (whole, *parts):
+        stream.set_epoch(2)
+    batches = list(whole)
+    for rank, part in enumerate(parts):
+        assert list(part) == batches[rank::world]
+
+
+def test_skipped_group_batches_are_not_drawn_again():
+    stream = GroupStream(WORKS, 4, 2, steps=6, seed=5)
+    everything = list(stream)
+    stream.skip = 4
+    assert list(stream) == everything[4:]
+    assert list(stream) == everything
+
+
+def test_an_epoch_of_groups_counts_small_ones_as_items():
+    counted = 4 + 2 * 4 + 4 + 5
+    assert len(GroupStream(WORKS, 8, 4)) == counted // 8
+    assert len(GroupStream(WORKS, 8, 4, world=2)) == counted // 16
+    assert len(GroupStream(WORKS, 4, 2, steps=9)) == 9
+
+
+def test_groups_that_make_no_batch():
+    with pytest.raises(UserError, match=r"3 groups x 4 items.*has 2 groups.*batch_size=8"):
+        GroupStream(np.array([0, 0, 1, 1]), 12, 4)
+    with pytest.raises(UserError, match="no multiple of task.plan.items=4"):
+        GroupStream(WORKS, 6, 4)
+    with pytest.raises(UserError, match="has 0 groups"):
+        GroupStream(np.array([-1, -1]), 4, 4)
+
+
+def test_every_length_comes_once_a_round():
+    plan = Plan(seconds=[3.0, 5.0, 8.0, 13.0])
+    drawn = [plan.length(7, batch) for batch in range(400)]
+    rounds = [tuple(drawn[start : start + 4]) for start in range(0, 400, 4)]
+    assert all(sorted(r) == [3, 5, 8, 13] for r in rounds)
+    assert len(set(rounds)) > 12  # in many orders
+    assert drawn == [plan.length(7, batch) for batch in range(400)]
+    assert drawn != [plan.length(8, batch) for batch in range(400)]
+    assert (plan.span, plan.lengths) == (3.0, (3.0, 5.0, 8.0, 13.0))
+    assert Plan(seconds=4.0).length(0, 11) == 4.0
+    assert Plan(seconds=[3, 5], window=20).span == 20
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"seconds": []},
+        {"seconds": [3.0, 0.0]},
+        {"window": 0},
+        {"items": 0},
+        {"start": "end"},
+        {"stretch": [1.2, 0.8], "source": "features"},
+        {"stretch": [0.0, 1.0], "source": "features"},
+        {"stretch": [0.8, 1.2]},
+        {"stretch": [0.8], "source": "features"},
+        {"tempi": [], "source": "features"},
+        {"tempi": [1.0, -1.0], "source": "features"},
+        {"tempi": [0.8, 1.0]},
+    ],
+)
+def test_bad_plans_of_groups_and_tempi(values):
     with pytest.raises(UserError, match=next(iter(values))):
         Plan(**values)

@@ -128,3 +128,29 @@ def test_missing_metadata(tone, tmp_path):
     tone("x/a.wav")
     with pytest.raises(UserError, match=r"none\.csv: no such CSV file"):
         list(Folder(tmp_path, metadata="none.csv").tracks())
+
+
+def test_a_sub_folder_is_a_work(tone, tmp_path):
+    for name in ("Kyrie/1950.wav", "Kyrie/deep/1960.ogg", "Gloria/a.mp3"):
+        tone(name)
+    frame = table(Folder(tmp_path, level="work").tracks()).sort("id")
+    assert frame["work"].to_list() == ["Gloria", "Kyrie", "Kyrie"]
+    assert frame["group"].to_list() == frame["id"].to_list() == ["Gloria/a", "Kyrie/1950", "Kyrie/deep/1960"]
+    assert frame["labels"].to_list() == [None] * 3
+    with pytest.raises(UserError, match="known are class, work"):
+        Folder(tmp_path, level="wrok")
+
+
+def test_works_by_folder_and_spreadsheet(tone, tmp_path):
+    for name in ("Kyrie/1950.wav", "loose.wav", "Kyrie/odd.wav"):
+        tone(name)
+    with pytest.raises(UserError, match=r"loose\.wav: lies in no folder of a work; .*metadata=FILE\.csv$"):
+        list(Folder(tmp_path, level="work").tracks())
+    (tmp_path / "works.csv").write_text("file,work,singer\nloose.wav,Sanctus,Ana\nodd.wav,Agnus,\n")
+    rows = {row["id"]: row for row in Folder(tmp_path, level="work", metadata="works.csv").tracks()}
+    assert {name: row["work"] for name, row in rows.items()} == {
+        "Kyrie/1950": "Kyrie",
+        "loose": "Sanctus",
+        "Kyrie/odd": "Agnus",
+    }
+    assert rows["loose"]["singer"] == "Ana"

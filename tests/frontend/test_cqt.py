@@ -8,7 +8,7 @@ import pytest
 import torch
 from nnAudio.features.cqt import CQT1992v2
 
-from tonnetz.frontend import CQT
+from tonnetz.frontend import CQT, ClewsCQT
 
 ALGORITHMS = ("cqt1992v2", "cqt2010v2")
 
@@ -49,3 +49,22 @@ def test_gradient_reaches_silent_audio(algorithm: str) -> None:
     CQT(algorithm=algorithm)(audio).sum().backward()
     assert audio.grad is not None
     assert audio.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("octave", "bins"), [(12, 84), (24, 168), (36, 252)])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_bins_per_octave(octave: int, bins: int, algorithm: str) -> None:
+    y = librosa.tone(65.406 * 2 ** (31 / octave), sr=16000, length=32000).astype(np.float32) * 0.5
+    frontend = CQT(fmin=65.406, bins=bins - octave, bins_per_octave=octave, algorithm=algorithm)
+    assert (frontend(torch.from_numpy(y)[None, None])[0, 0, :, 40:60].argmax(0) == 31).all()
+
+
+def test_clews() -> None:
+    """Root of the pooled magnitude, scaled by each example; from nnAudio's magnitude with NumPy."""
+    audio = torch.rand(2, 1, 20000) - 0.5
+    theirs = CQT1992v2(sr=16000, hop_length=320, fmin=32.703196, n_bins=84, pad_mode="constant", verbose=False)
+    magnitude = theirs(audio[:, 0]).numpy()[..., :60].reshape(2, 84, 12, 5).mean(3)
+    root = np.sqrt(magnitude)
+    low, high = root.min((1, 2), keepdims=True), root.max((1, 2), keepdims=True)
+    np.testing.assert_allclose(ClewsCQT()(audio)[:, 0], (root - low) / (high - low), atol=1e-3)
+    assert (ClewsCQT()(torch.zeros(1, 1, 16000)) == 0).all()

@@ -12,7 +12,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
 from tonnetz.errors import UserError
-from tonnetz.frontend import CQT, MFCC, LogMel, MultiSpec, Raw, fingerprint
+from tonnetz.frontend import CQT, HCQT, MFCC, ClewsCQT, CoverHunterCQT, LogMel, MultiSpec, Raw, fingerprint
 from tonnetz.frontend.base import Frontend, reflect
 
 FOLDER = Path(__file__).parents[2] / "config" / "frontend"
@@ -25,14 +25,15 @@ def build(name: str) -> Frontend:
 
 def test_folder_has_every_frontend() -> None:
     targets = {OmegaConf.load(FOLDER / f"{name}.yaml")["_target_"].rsplit(".", 1)[1] for name in NAMES}
-    assert targets >= {"Raw", "LogMel", "MFCC", "CQT", "MultiSpec"}
+    assert targets >= {"Raw", "LogMel", "MFCC", "CQT", "MultiSpec", "CoverHunterCQT", "ClewsCQT", "HCQT"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_yaml_holds_the_signature_defaults(name: str) -> None:
     config = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
     signature = inspect.signature(get_class(config.pop("_target_"))).parameters
-    assert config == {key: parameter.default for key, parameter in signature.items()}
+    defaults = {key: parameter.default for key, parameter in signature.items()}
+    assert config == {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -40,7 +41,8 @@ def test_yaml_holds_the_signature_defaults(name: str) -> None:
 def test_shape(name: str, size: int) -> None:
     frontend = build(name)
     features = frontend(torch.rand(2, 1, size) - 0.5)
-    frames = size if name == "raw" else size // frontend.hop + 1
+    raw = {"raw": size, "cqt_coverhunter": max(size // 640, 1)}.get(name, size // frontend.raw_hop + 1)
+    frames = max(raw // frontend.mean_size, 1)
     assert features.shape == (2, frontend.channels, frontend.bins, frames)
     assert int(frontend.frames(torch.tensor([size]))) == frames
     assert features.dtype == torch.float32
@@ -82,6 +84,30 @@ def test_params_rebuild_the_same_frontend(name: str) -> None:
     assert fingerprint(again) == fingerprint(frontend)
     audio = torch.rand(1, 1, 4000) - 0.5
     torch.testing.assert_close(again(audio), frontend(audio), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "mean_size" in OmegaConf.load(FOLDER / f"{name}.yaml")])
+@pytest.mark.parametrize("size", [100, 6400, 16001])
+def test_mean_size_is_the_mean_of_groups(name: str, size: int) -> None:
+    config, audio = OmegaConf.load(FOLDER / f"{name}.yaml"), torch.rand(2, 1, size) - 0.5
+    one = instantiate(config, mean_size=1)
+    four = instantiate(config, mean_size=4)
+    raw = one.compute(audio)
+    groups = [raw[..., i : i + 4].mean(-1) for i in range(0, max(raw.shape[-1] // 4, 1) * 4, 4)]
+    expected = four.finish(torch.stack(groups, -1))
+    torch.testing.assert_close(four(audio), expected, rtol=1e-5, atol=1e-4)
+    assert four.hop == 4 * one.hop
+    assert int(four.frames(torch.tensor([size]))) == expected.shape[-1]
+    assert fingerprint(four) != fingerprint(one)
+
+
+def test_fingerprints_of_earlier_stores_still_hold() -> None:
+    """An option that is off is no part of the identity: these are the prints from before it existed."""
+    prints = {CQT: "64f8127a2ab7da61", LogMel: "51b4ec338c0dc4f8", MFCC: "b3856293714ffcbc"}
+    prints |= {MultiSpec: "e312de4077ee4078", Raw: "08ab933132033822"}
+    assert {kind: fingerprint(kind()) for kind in prints} == prints
+    assert fingerprint(CQT(mean_size=2)) != prints[CQT]
+    assert fingerprint(CQT(tuning=True)) != prints[CQT]
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
@@ -126,6 +152,14 @@ def test_reflect_is_numpy_pad(size: int) -> None:
         lambda: CQT(algorithm="cqt2010v2", hop=160),
         lambda: CQT(algorithm="fast"),
         lambda: MultiSpec(chroma_n_fft=1024),
+        lambda: LogMel(mean_size=0),
+        lambda: CoverHunterCQT(bins=97),
+        lambda: CoverHunterCQT(threshold=0.7),
+        lambda: CoverHunterCQT(fmin=0.0),
+        lambda: ClewsCQT(exponent=0.0),
+        lambda: CQT(fmin=33.0, bins=96, tuning=True),
+        lambda: HCQT(bins=72),
+        lambda: HCQT(harmonics=()),
     ],
 )
 def test_wrong_parameters_are_one_line(wrong) -> None:

@@ -16,6 +16,9 @@ from tonnetz.models import Backbone, InputNorm, length_mask
 
 FOLDER = Path(__file__).parents[2] / "config" / "model"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+TRAINED = [name for name in NAMES if name != "ftm2d"]  # which has no parameters
+SMALL = {"clews": {"width": 32}, "bytecover2": {"width": 8}, "bytecover3": {"width": 8}, "cqtnet": {"width": 8}}
+SMALL |= {"dvinet": {"width": 10}}  # the same layers as of full size, only narrower
 BINS, FRAMES = 64, 75
 
 
@@ -23,7 +26,7 @@ def make(name: str, channels: int = 1, bins: int = BINS) -> Backbone:
     """Build the backbone of a YAML file with random, non-trivial statistics in its normalisation layers."""
     torch.manual_seed(0)
     cfg = OmegaConf.load(FOLDER / f"{name}.yaml")
-    network = instantiate(cfg, _partial_=True, _convert_="all")(channels=channels, bins=bins)
+    network = instantiate(cfg, _partial_=True, _convert_="all")(channels=channels, bins=bins, **SMALL.get(name, {}))
     for key, value in network.state_dict().items():
         if key.endswith("running_mean"):
             value.normal_(0, 0.1)
@@ -51,7 +54,7 @@ def test_yaml_holds_every_keyword_with_its_default(name: str) -> None:
     cfg: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
     parameters = inspect.signature(get_class(cfg.pop("_target_"))).parameters
     defaults = {key: value.default for key, value in parameters.items() if key not in ("channels", "bins")}
-    assert cfg == defaults
+    assert cfg == {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
 
 
 @pytest.mark.parametrize("frames", [*range(1, 11), 31, 32, 33, FRAMES])
@@ -80,7 +83,7 @@ def test_three_channels_and_few_bins(name: str) -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_parameter_gets_a_gradient(name: str, masked: bool) -> None:
     network = make(name).train()
     mask = length_mask(torch.tensor([FRAMES, 50, 20]), FRAMES) if masked else None
@@ -158,7 +161,7 @@ def test_taps_do_not_see_padding(networks: dict[str, Backbone], name: str) -> No
         torch.testing.assert_close(padded[tap][:, : value.shape[1]], value, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_bfloat16_autocast(name: str) -> None:
     network, x = make(name).train(), torch.randn(2, 1, BINS, FRAMES)
     with torch.autocast("cpu", torch.bfloat16):

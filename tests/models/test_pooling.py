@@ -13,7 +13,9 @@ from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from tonnetz.errors import UserError
 from tonnetz.models import length_mask, pooling
+from tonnetz.models.parts import FrequencyPool
 
 FOLDER = Path(__file__).parents[2] / "config" / "pooling"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -69,7 +71,40 @@ def naive_attentive_stats(module: pooling.AttentiveStatistics, h: Tensor) -> lis
     return (module.output.weight @ joined).tolist()
 
 
+def naive_gem_softplus(module: pooling.SoftplusGeM, h: Tensor) -> list[float]:
+    p = 1 + math.log1p(math.exp(module.power.free.item()))
+    assert p == pytest.approx(3)
+    return [(sum(max(value, 1e-6) ** p for value in h[:, d].tolist()) / len(h)) ** (1 / p) for d in range(DIM)]
+
+
+def naive_softmax(module: nn.Module, h: Tensor) -> list[float]:
+    weights = [[math.exp(value) for value in h[:, d].tolist()] for d in range(DIM)]
+    return [sum(w * x for w, x in zip(weights[d], h[:, d].tolist(), strict=True)) / sum(weights[d]) for d in range(DIM)]
+
+
+def naive_mean_std(module: nn.Module, h: Tensor) -> list[float]:
+    mean = naive_mean(module, h)
+    return mean + [math.sqrt(sum((x - mean[d]) ** 2 for x in h[:, d].tolist()) / len(h)) for d in range(DIM)]
+
+
+def naive_concat(module: pooling.Concat, h: Tensor) -> list[float]:
+    """Eight values a dimension at equal distances, read between the frames; padding counts as zeros."""
+    line = torch.zeros(SIZE, DIM)
+    line[: len(h)] = h
+    frames = []
+    for k in range(8):
+        place = min(max((k + 0.5) * SIZE / 8 - 0.5, 0.0), SIZE - 1.0)
+        left = min(int(place), SIZE - 2)
+        frames += (line[left] * (left + 1 - place) + line[left + 1] * (place - left)).tolist()
+    return frames
+
+
 NAIVE = {
+    "concat": naive_concat,
+    "autopool": naive_softmax,  # starts as softmax with temperature 1
+    "gem_softplus": naive_gem_softplus,
+    "mean_std": naive_mean_std,
+    "softmax": naive_softmax,
     "mean": naive_mean,
     "max": naive_max,
     "gem": naive_gem,
@@ -137,3 +172,26 @@ def test_attention_hidden_size() -> None:
     module = pooling.Attention(16, hidden=3)
     assert module.out_dim == 16
     assert module.score.weight.shape == (1, 3)
+
+
+def test_gem_over_bins_then_frames_is_gem_over_both() -> None:
+    h = torch.rand(2, 5, 7, 9)  # (B, C, F, T)
+    frames = FrequencyPool("gem")(h)  # (B, T, C)
+    expected = h.pow(3).mean((2, 3)).pow(1 / 3)
+    torch.testing.assert_close(pooling.SoftplusGeM(5)(frames), expected)
+
+
+def test_autopool_between_mean_and_max() -> None:
+    module, h = pooling.AutoPool(3, alpha=0.0), torch.randn(2, 9, 3)
+    torch.testing.assert_close(module(h), h.mean(1))
+    torch.testing.assert_close(pooling.AutoPool(3, alpha=1e4)(h), h.amax(1))
+    torch.testing.assert_close(pooling.Softmax(3, temperature=1e-4)(h), h.amax(1))
+
+
+def test_impossible_keywords() -> None:
+    with pytest.raises(UserError, match="temperature"):
+        pooling.Softmax(3, temperature=0.0)
+    with pytest.raises(UserError, match=r"pooling\.p"):
+        pooling.SoftplusGeM(3, p=1.0)
+    with pytest.raises(UserError, match=r"model\.frequency=sum.*known"):
+        FrequencyPool("sum")

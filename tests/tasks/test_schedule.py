@@ -6,6 +6,7 @@ import inspect
 import io
 import itertools
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR,
 
 from tonnetz.errors import UserError
 from tonnetz.tasks import schedule
-from tonnetz.tasks.optimizer import parameter_groups
+from tonnetz.tasks.optimizer import parameter_groups, prodigy
 
 CONFIG = Path(__file__).parents[2] / "config"
 SHAPES = ["cosine", "one_cycle", "step", "constant"]
@@ -146,7 +147,7 @@ def test_bad_spans_are_refused(span: float) -> None:
         schedule.plateau(adam(), 10, factor=1.0)
 
 
-@pytest.mark.parametrize("name", [*SHAPES, "plateau"])
+@pytest.mark.parametrize("name", [*SHAPES, "plateau", "decay"])
 def test_schedule_yaml_holds_the_defaults_of_its_signature(name: str) -> None:
     values = yaml.safe_load((CONFIG / "schedule" / f"{name}.yaml").read_text())
     assert values.pop("_target_") == f"tonnetz.tasks.schedule.{name}"
@@ -189,3 +190,68 @@ def test_frozen_parameters_neither_move_nor_decay() -> None:
     module(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     assert torch.equal(module[0].weight, before)
+
+
+def coverhunter(steps: int, rate: float, every: int, gamma: float, floor: float, hold: int) -> list[float]:
+    """The recipe as it is written: after step s, multiply when s % every == 0, unless s <= hold; never below floor."""
+    rates = []
+    for s in range(1, steps + 1):
+        rates.append(rate)
+        if s % every == 0 and s > hold:
+            rate = max(rate * gamma, floor)
+    return rates
+
+
+@pytest.mark.parametrize("hold", [0, 2, 24, 25, 30, 31, 1000])
+@pytest.mark.parametrize("floor", [0.0, 0.2])
+def test_decay_follows_the_recipe(hold: int, floor: float) -> None:
+    rates = curve(schedule.decay(adam(), 100, every=10, gamma=0.8, floor=floor, hold=hold), 100)
+    assert rates == pytest.approx(coverhunter(100, 0.5, 10, 0.8, floor, hold))
+
+
+def test_decay_held_for_2500_steps_shrinks_first_at_step_3000() -> None:
+    factor = schedule.decay(adam(1e-3), 10_000, hold=2500, floor=1e-4).lr_lambdas[0]
+    rates = [1e-3 * factor(t) for t in range(40_000)]
+    assert rates[:3000] == [1e-3] * 3000
+    assert rates[3000:4000] == pytest.approx([0.9e-3] * 1000)
+    assert rates[4000] == pytest.approx(0.81e-3)
+    assert rates[-1] == pytest.approx(1e-4)  # the rate itself stays above the floor
+
+
+def test_decay_warms_up() -> None:
+    rates = curve(schedule.decay(adam(), 30, every=10, gamma=0.5, floor=0.0, warmup=4), 30)
+    assert rates[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert rates[10:] == pytest.approx([0.25] * 10 + [0.125] * 10)
+    assert curve(schedule.decay(adam(1e-5), 5, every=1), 5) == [1e-5] * 5  # a rate below the floor stays
+
+
+@pytest.mark.parametrize(
+    "values", [{"every": 0}, {"hold": -1}, {"warmup": -1}, {"gamma": 0}, {"gamma": 1.1}, {"floor": -1}]
+)
+def test_bad_decays_are_refused(values: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=next(iter(values))):
+        schedule.decay(adam(), 10, **values)
+
+
+def test_prodigy_yaml_holds_the_defaults_and_finds_a_rate() -> None:
+    values = yaml.safe_load((CONFIG / "optimizer" / "prodigy.yaml").read_text())
+    assert values.pop("_target_") == "tonnetz.tasks.optimizer.prodigy"
+    parameters = list(inspect.signature(prodigy).parameters.values())[1:]
+    assert values == {p.name: list(p.default) if p.name == "betas" else p.default for p in parameters}
+    torch.manual_seed(0)
+    module, x = nn.Linear(3, 1), torch.randn(20, 3)
+    optimizer = prodigy(parameter_groups(module, values["weight_decay"]), **values)
+    losses = []
+    for _ in range(200):
+        loss = (module(x) - x.sum(1, keepdim=True)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.05 * losses[0]
+
+
+def test_prodigy_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prodigyopt", None)
+    with pytest.raises(UserError, match=r"pip install 'tonnetz\[prodigy\]'"):
+        prodigy([nn.Parameter(torch.ones(1))])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,11 @@ import polars as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from tonnetz.ahead import ahead
+from tonnetz.alignment import Alignment
 from tonnetz.audio import read_pcm, window_starts
 from tonnetz.data.plan import Plan, chances
+from tonnetz.frontend import Frontend
 from tonnetz.store import FeatureStore
 
 Batch = dict[str, torch.Tensor]
@@ -22,7 +24,10 @@ Batch = dict[str, torch.Tensor]
 class Tracks:
     """The columns of a prepared split that workers need, as arrays (Python lists would grow in every worker)."""
 
-    def __init__(self, frame: pl.DataFrame, labels: np.ndarray, normalize: bool = True) -> None:
+    def __init__(
+        self, frame: pl.DataFrame, labels: np.ndarray, normalize: bool = True, groups: np.ndarray | None = None
+    ) -> None:
+        self.ids = np.array(frame["id"].to_list(), dtype=np.str_)  # (rows,)
         self.paths = np.array(frame["audio"].to_list(), dtype=np.bytes_)  # (rows,)
         self.header = frame["header"].to_numpy()  # (rows,) bytes before the samples
         self.first = frame["first"].to_numpy()  # (rows,) samples into the prepared file
@@ -31,85 +36,147 @@ class Tracks:
         self.gain = (1 / (32768 * peak)).astype(np.float32)  # (rows,) from int16 to audio
         self.labels = torch.from_numpy(labels)  # (rows, K)
         self.number = frame["number"].to_numpy()  # (rows,) row in the feature store
+        self.groups = groups  # (rows,) code of the plan's group, -1 unknown
 
     def __len__(self) -> int:
         return len(self.samples)
 
 
 class _Reader(Dataset[Batch]):
-    """Reads excerpts (row, start in samples) of `window` samples, from audio or from stored features."""
+    """Reads excerpts (row, start in samples), from audio or from stored features."""
 
-    def __init__(self, tracks: Tracks, plan: Plan, sample_rate: int, store: FeatureStore | None = None) -> None:
-        self.tracks, self.plan, self.sample_rate, self.store = tracks, plan, sample_rate, store
-        self.window = round(plan.seconds * sample_rate)
+    def __init__(self, tracks: Tracks, plan: Plan, frontend: Frontend, store: FeatureStore | None = None) -> None:
+        self.tracks, self.plan, self.frontend, self.store = tracks, plan, frontend, store
+        self.sample_rate = frontend.sample_rate
 
-    def read(self, rows: np.ndarray, starts: np.ndarray) -> Batch:
-        """Return a batch of the excerpts; `rows` (B,), `starts` (B,) in samples."""
-        values = self._features(rows, starts) if self.store else self._audio(rows, starts)
+    def samples(self, seconds: float) -> int:
+        """Seconds as samples."""
+        return round(seconds * self.sample_rate)
+
+    def read(self, rows: np.ndarray, starts: np.ndarray, window: int, tempi: np.ndarray | None = None) -> Batch:
+        """Return excerpts of `window` samples; `rows` (B,), `starts` (B,) in samples, `tempi` (B,) or null."""
+        if self.store:
+            values = self._features(rows, starts, window, np.ones(len(rows)) if tempi is None else tempi)
+        else:
+            values = self._audio(rows, starts, window)
         row = torch.from_numpy(rows)
-        return {
-            **values,
+        values |= {
             "row": row,
             "start": torch.from_numpy(starts / self.sample_rate),
             "label": self.tracks.labels[row],
         }
+        if self.tracks.groups is not None:
+            values["group"] = torch.from_numpy(self.tracks.groups[rows])
+        return values
 
-    def _audio(self, rows: np.ndarray, starts: np.ndarray) -> Batch:
+    def _audio(self, rows: np.ndarray, starts: np.ndarray, window: int) -> Batch:
         tracks, repeat = self.tracks, self.plan.pad == "repeat"
-        lengths = np.minimum(tracks.samples[rows] - starts, self.window)  # (B,)
-        audio = np.zeros((len(rows), 1, self.window), np.float32)  # (B, 1, N)
-        pcm = np.zeros(self.window, "<i2")
+        lengths = np.minimum(tracks.samples[rows] - starts, window)  # (B,)
+        audio = np.zeros((len(rows), 1, window), np.float32)  # (B, 1, N)
+        pcm = np.zeros(window, "<i2")
         first = tracks.first[rows] + starts
         for out, row, begin, length in zip(audio[:, 0], rows, first, lengths, strict=True):
             read_pcm(tracks.paths[row], tracks.header[row], begin, pcm[:length])
             np.multiply(pcm[:length], tracks.gain[row], out=out[:length])
             if repeat:
-                out[:] = np.resize(out[:length], self.window)
+                out[:] = np.resize(out[:length], window)
         if repeat:
-            lengths = np.full_like(lengths, self.window)
+            lengths = np.full_like(lengths, window)
         return {"audio": torch.from_numpy(audio), "lengths": torch.from_numpy(lengths)}
 
-    def _features(self, rows: np.ndarray, starts: np.ndarray) -> Batch:
+    def _features(self, rows: np.ndarray, starts: np.ndarray, window: int, tempi: np.ndarray) -> Batch:
         assert self.store is not None
-        features, lengths = self.store.read(self.tracks.number[rows], starts, self.window)
+        count = max(1, int(self.frontend.frames(torch.tensor(window))))
+        first = starts // self.frontend.hop
+        features, lengths = self.store.read(
+            self.tracks.number[rows], first, count, tempi, repeat=self.plan.pad == "repeat"
+        )
         return {"features": torch.from_numpy(features), "lengths": torch.from_numpy(lengths)}
 
 
 class TrainExcerpts(_Reader):
-    """One excerpt of a row at a random start, which depends on (seed, position in the stream) alone."""
+    """One excerpt of a row at a random start (and tempo), which depend on (seed, position in the stream) alone.
+
+    With an `alignment`, the excerpts of a group show the same place of the work as the first of them.
+    """
 
     def __init__(
-        self, tracks: Tracks, plan: Plan, sample_rate: int, seed: int, store: FeatureStore | None = None
+        self,
+        tracks: Tracks,
+        plan: Plan,
+        frontend: Frontend,
+        seed: int,
+        batch_size: int,
+        store: FeatureStore | None = None,
+        alignment: Alignment | None = None,
     ) -> None:
-        super().__init__(tracks, plan, sample_rate, store)
-        self.seed = seed
+        super().__init__(tracks, plan, frontend, store)
+        self.seed, self.batch_size, self.alignment = seed, batch_size, alignment
 
     def __len__(self) -> int:
         return len(self.tracks)
 
     def __getitems__(self, indices: Sequence[tuple[int, int]]) -> Batch:
         positions, rows = np.array(indices).T
-        chance = chances(self.seed, positions)
-        room = np.maximum(self.tracks.samples[rows] - self.window, 0)
-        return self.read(rows, (chance * (room + 1)).astype(np.int64))
+        window = self.samples(self.plan.length(self.seed, int(positions[0]) // self.batch_size))
+        tempi = self._tempi(positions)
+        room = self.tracks.samples[rows] - window
+        if tempi is not None:
+            tempi = np.minimum(tempi, np.maximum(self.tracks.samples[rows] / window, self.plan.rates[0]))
+            room = self.tracks.samples[rows] - np.ceil(window * tempi).astype(np.int64)
+        chance = chances(self.seed, positions) if self.plan.start == "random" else np.zeros(len(rows))
+        starts = (chance * (np.maximum(room, 0) + 1)).astype(np.int64)
+        if self.alignment is not None:
+            spans = window * (np.ones(len(rows)) if tempi is None else tempi)
+            starts = self._aligned(self.alignment, positions, rows, starts, spans).clip(0, np.maximum(room, 0))
+        return self.read(rows, starts, window, tempi)
+
+    def _aligned(
+        self, alignment: Alignment, positions: np.ndarray, rows: np.ndarray, starts: np.ndarray, spans: np.ndarray
+    ) -> np.ndarray:
+        """Starts (B,) in samples that put the middle of each excerpt where the middle of its group's first one is.
+
+        `starts` (B,) stand where a pair is not aligned, and where a recording comes again; `spans` (B,) are lengths.
+        """
+        first = positions - positions[0]
+        first -= first % self.plan.items  # (B,) place of the first of the group
+        middle = (starts + spans / 2) / self.sample_rate  # (B,) seconds
+        there = alignment.lookup(self.tracks.ids[rows[first]], self.tracks.ids[rows], middle[first])
+        there[rows[first] == rows] = np.nan
+        shake = self.plan.jitter * (2 * chances(self.seed + 2, positions) - 1)
+        found = (there + shake) * self.sample_rate - spans / 2
+        return np.where(np.isnan(found), starts, np.nan_to_num(found).round()).astype(np.int64)
+
+    def _tempi(self, positions: np.ndarray) -> np.ndarray | None:
+        if self.plan.stretch is None:
+            return None
+        low, high = np.log(self.plan.rates)
+        return np.exp(low + (high - low) * chances(self.seed + 1, positions))
 
 
 class Windows(_Reader):
-    """All windows of all rows: they cover every recording to its end."""
+    """All windows of all rows: they cover every recording to its end, once at each tempo of the plan."""
 
-    def __init__(self, tracks: Tracks, plan: Plan, sample_rate: int, store: FeatureStore | None = None) -> None:
-        super().__init__(tracks, plan, sample_rate, store)
-        hop = round((plan.hop or plan.seconds) * sample_rate)
-        starts = [window_starts(samples, self.window, hop) for samples in tracks.samples]
-        self.rows = np.repeat(np.arange(len(tracks)), [len(s) for s in starts])  # (windows,)
-        self.starts = np.concatenate([*starts, np.zeros(0, np.int64)]).astype(np.int64)  # (windows,)
+    def __init__(self, tracks: Tracks, plan: Plan, frontend: Frontend, store: FeatureStore | None = None) -> None:
+        super().__init__(tracks, plan, frontend, store)
+        self.window = self.samples(plan.span)
+        parts = []
+        for tempo in plan.tempi:
+            wide = math.ceil(self.window * tempo)  # samples that a window reads
+            hop = self.samples(plan.hop) if plan.hop else wide
+            starts = [window_starts(samples, wide, hop) for samples in tracks.samples]
+            rows = np.repeat(np.arange(len(tracks)), [len(s) for s in starts])
+            parts.append((rows, np.concatenate([*starts, np.zeros(0, np.int64)]), np.full(len(rows), tempo)))
+        self.rows, self.starts, self.tempi = (np.concatenate(values) for values in zip(*parts, strict=True))
+        self.starts = self.starts.astype(np.int64)  # (windows,)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         chosen = np.asarray(indices)
-        return self.read(self.rows[chosen], self.starts[chosen])
+        batch = self.read(self.rows[chosen], self.starts[chosen], self.window, self.tempi[chosen])
+        return {**batch, "tempo": torch.from_numpy(self.tempi[chosen]).float()}
 
 
 class Loader(DataLoader[Batch]):
@@ -149,21 +216,3 @@ class Loader(DataLoader[Batch]):
 def _whole(batch: Any) -> Any:
     """Collate nothing: the datasets return whole batches."""
     return batch
-
-
-def ahead(work: Callable[[Any], Any], items: Iterator[Any], threads: int) -> Iterator[Any]:
-    """Yield ``work(item)`` in order, working a few items ahead in threads; 0 threads work when asked."""
-    if not threads:
-        yield from map(work, items)
-        return
-    pool = ThreadPoolExecutor(threads)
-    waiting: deque[Any] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > 2 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,20 @@ import polars as pl
 import torch
 
 from tonnetz import tracks as track_table
+from tonnetz.alignment import Alignment
 from tonnetz.audio import read_prepared
 from tonnetz.data.excerpts import Loader, Tracks, TrainExcerpts, Windows
-from tonnetz.data.plan import Chunks, Plan, Stream, balance_weights
+from tonnetz.data.plan import Chunks, GroupStream, Plan, Stream, balance_weights
 from tonnetz.data.prepare import prepare
+from tonnetz.data.sets import EvaluationSet, check_names, read_roles
 from tonnetz.datasets.base import Corpus
 from tonnetz.errors import UserError
 from tonnetz.frontend import Frontend, fingerprint
 from tonnetz.progress import progress_bar
+from tonnetz.splits import fold_tracks, split_works
 from tonnetz.store import FeatureStore
 from tonnetz.taxonomy import Taxonomy
+from tonnetz.threads import one_thread
 from tonnetz.tracks import DataSpec
 
 
@@ -39,6 +44,13 @@ class AudioData(L.LightningDataModule):
         workers: threads that read ahead; results do not depend on their number.
         valid, test: fractions of the tracks for which the corpus names no split.
         split_seed: keys the split alone, so that runs with other seeds share it.
+        split: how tracks without a split get one: by ``labels`` (stratified, groups together), or by ``works``:
+            fractions `valid`, `test` of the recordings of every work and `valid_unseen`, `test_unseen` of whole works.
+        sets: further sets by name that are evaluated in every validation.
+        lists: files that name queries, references and pairs to exclude in the test split.
+        folds: deal the tracks of the training and validation splits out to so many folds.
+        fold: the fold (from 0) that validates while the others train; ``all`` trains on both splits.
+        fold_by: ``recordings`` of every work over all folds, whole ``works``, or ``table``: the corpus's column fold.
         fraction: part of the training tracks to keep.
         taxonomy: name or file of an instrument tree; labels are mapped to its nodes. Null keeps them as they are.
         multilabel: null finds out.
@@ -64,6 +76,14 @@ class AudioData(L.LightningDataModule):
         multilabel: bool | None = None,
         normalize: bool = True,
         on_error: str = "fail",
+        split: str = "labels",
+        valid_unseen: float = 0.15,
+        test_unseen: float = 0.15,
+        sets: Mapping[str, EvaluationSet] | None = None,
+        lists: Mapping[str, str | None] | None = None,
+        folds: int | None = None,
+        fold: int | str | None = None,
+        fold_by: str = "recordings",
     ) -> None:
         super().__init__()
         if on_error not in ("fail", "skip"):
@@ -77,7 +97,15 @@ class AudioData(L.LightningDataModule):
             raise UserError("data.sources is empty: name at least one, e.g. data.sources=[philharmonia:/folder]")
         self.corpora, self.frontend, self.plan, self.cache = corpora, frontend, plan, Path(cache)
         self.seed, self.split_seed, self.batch_size, self.workers = seed, split_seed, batch_size, workers
+        if split not in ("labels", "works"):
+            raise UserError(f"data.split={split}: known are labels, works")
         self.fractions = {"valid": valid, "test": test}
+        self.split_by, self.unseen = split, {"valid_unseen": valid_unseen, "test_unseen": test_unseen}
+        self.lists = dict(lists or {})
+        self.sets = dict(sets or {})
+        check_names(self.sets)
+        self.folds, self.fold, self.fold_by = folds, fold, fold_by
+        self.aligner: str | None = None  # fingerprint of the model that must have made the plan's alignment
         self.fraction, self.normalize, self.on_error = fraction, normalize, on_error
         self.taxonomy, self.multilabel = taxonomy, multilabel
         self.given = spec
@@ -108,14 +136,24 @@ class AudioData(L.LightningDataModule):
             frame = frame.with_columns(
                 split=pl.coalesce(pl.lit(corpus.split, pl.String), "split"),
                 group=pl.concat_str("corpus", "group", separator="/"),  # equal names of two corpora are two groups
+                work=pl.concat_str("corpus", "work", separator="/") if len(self.corpora) > 1 else "work",
             )
             frames.append(self._name_labels(frame, corpus))
         frame = track_table.concat(frames)
         foreign = set(frame["split"].drop_nulls()) - set(track_table.SPLITS)
         if foreign:
             raise UserError(f"split '{min(foreign)}': known are train, valid, test")
-        frame = track_table.split_tracks(frame, self.fractions["valid"], self.fractions["test"], self.split_seed)
-        track_table.check_disjoint(frame)
+        if self.split_by == "works":
+            frame = split_works(frame, **self.fractions, **self.unseen, seed=self.split_seed)
+        else:
+            frame = track_table.split_tracks(frame, self.fractions["valid"], self.fractions["test"], self.split_seed)
+        if self.fold is not None:
+            frame = fold_tracks(frame, self.folds, self.fold, self.fold_by, self.split_seed)
+        for name, chosen in self.sets.items():
+            more = prepare(chosen.corpus, self.cache, rate, self.on_error)
+            group = pl.concat_str("corpus", "group", separator="/")
+            frame = track_table.concat([frame, more.with_columns(split=pl.lit(name), group=group)])
+        track_table.check_disjoint(frame)  # a recording of a further set must not be in training either
         return frame.with_row_index("number")  # features are stored for all tracks, whatever is used of them
 
     def _name_labels(self, frame: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
@@ -152,13 +190,14 @@ class AudioData(L.LightningDataModule):
 
     def describe(self) -> DataSpec:
         """Describe the training split. Raises UserError when a class has no training track."""
-        train = self.table.filter(pl.col("split") == "train")
+        splits = ["train"] if self.fold is None else ["train", "valid"]  # the same classes and groups in every fold
+        train = self.table.filter(pl.col("split").is_in(splits))
         if not train.height:
             raise UserError("no training tracks: the corpus gives all of them to other splits (data.valid, data.test)")
         classes = sorted(set(self.table["labels"].explode().drop_nulls()))
         taught = set(train["labels"].explode().drop_nulls())
         for name in classes:
-            if name not in taught:
+            if name not in taught and self.plan.group is None:  # groups are what is learned otherwise
                 place = self.table.filter(pl.col("labels").list.contains(name)).row(0, named=True)
                 raise UserError(
                     f"class '{name}' has no training file (it is in {place['split']}: {place['path']}); "
@@ -172,6 +211,7 @@ class AudioData(L.LightningDataModule):
             positives=tuple(int(n) for n in (matrix == 1).sum(0)),
             known=tuple(int(n) for n in np.isfinite(matrix).sum(0)),
             families=_families(classes, self.taxonomy),
+            groups=tuple(train[self.plan.group].drop_nulls().unique().sort()) if self.plan.group else (),
             taxonomy=self.taxonomy,
             tracks={name: int((self.table["split"] == name).sum()) for name in track_table.SPLITS},
         )
@@ -180,38 +220,79 @@ class AudioData(L.LightningDataModule):
         """The table of one split."""
         return self.table.filter(pl.col("split") == name)
 
+    @property
+    def validates(self) -> bool:
+        """Whether anything is there to choose a checkpoint by."""
+        return self.split("valid").height > 0 or any(chosen.role == "stop" for chosen in self.sets.values())
+
+    def evaluated(self) -> list[str]:
+        """Names of what a validation evaluates, in the order of the loaders."""
+        return [*(["valid"] if self.split("valid").height else []), *self.sets]
+
+    def due(self, name: str, epoch: int) -> bool:
+        """Whether a set is evaluated in this epoch."""
+        return name not in self.sets or epoch % self.sets[name].every == 0
+
+    def stops(self, name: str) -> bool:
+        """Whether a set may choose checkpoints and stop a run."""
+        return name not in self.sets or self.sets[name].role == "stop"
+
+    def roles(self, name: str) -> dict[str, torch.Tensor]:
+        """Which rows of a split or set are queries and references, and which pairs are left out."""
+        lists = (self.sets[name].lists or {}) if name in self.sets else self.lists if name == "test" else {}
+        return read_roles(lists, self.split(name))
+
     def dataset(self, name: str, train: bool = False) -> TrainExcerpts | Windows:
         """Excerpts (train) or covering windows of one split. Raises UserError when it is empty."""
         frame = self.split(name)
         if not frame.height:
             raise UserError(f"no tracks in the split '{name}'; see data.valid and data.test, or the corpus's own lists")
-        tracks = Tracks(frame, self._labels(frame), self.normalize)
-        rate = self.frontend.sample_rate
+        tracks = Tracks(frame, self._labels(frame), self.normalize, self._groups(frame, train))
         store = self.features() if self.plan.source == "features" else None
         if train:
-            return TrainExcerpts(tracks, self.plan, rate, self.seed, store)
-        return Windows(tracks, self.plan, rate, store)
+            return TrainExcerpts(tracks, self.plan, self.frontend, self.seed, self.batch_size, store, self._alignment())
+        return Windows(tracks, self.plan, self.frontend, store)
+
+    def _alignment(self) -> Alignment | None:
+        path = self.plan.alignment
+        return Alignment.load(path, self.aligner, self.plan.floor) if path else None
 
     def _labels(self, frame: pl.DataFrame) -> np.ndarray:
+        if self.plan.group is not None:  # groups are what is learned: other corpora may have other labels
+            known = pl.element().filter(pl.element().is_in(list(self.spec.classes)))
+            frame = frame.with_columns(pl.col("labels").list.eval(known))
         return track_table.label_matrix(frame, self.spec.classes)
+
+    def _groups(self, frame: pl.DataFrame, train: bool) -> np.ndarray | None:
+        """Codes (rows,) of the plan's group: of the spec in training, of this split otherwise; -1 for a null."""
+        if self.plan.group is None:
+            return None
+        names = frame[self.plan.group]
+        known = self.spec.groups if train else names.drop_nulls().unique().sort().to_list()
+        codes = pl.DataFrame({"name": known, "code": range(len(known))}, schema={"name": pl.String, "code": pl.Int64})
+        found = names.rename("name").to_frame().join(codes, on="name", how="left", maintain_order="left")
+        return found["code"].fill_null(-1).to_numpy()
 
     def features(self) -> FeatureStore:
         """The stored features of all tracks, row by `number`; computed when they are not there."""
         frame = self.everything
         mark = fingerprint(self.frontend)
         channels, bins, hop = self.frontend.channels, self.frontend.bins, self.frontend.hop
-        store = FeatureStore(self.cache / "features" / mark, mark, channels, bins, hop)
+        store = FeatureStore(self.cache / "features" / mark, mark, channels, bins, hop, self.frontend.floor)
         peak = "peak" if self.normalize else pl.lit(1.0).alias("peak")
         places = frame.select("audio", "header", "first", "samples", peak).rows()
 
         def compute(i: int) -> np.ndarray:
             signal = torch.from_numpy(read_prepared(*places[i]))
             with torch.inference_mode():
-                return self.frontend(signal[None, None])[0].cpu().numpy()  # (C, F, T)
+                return self.frontend(signal[None, None])[0].numpy()  # (C, F, T)
 
         keys = ["|".join(map(str, place)) for place in places]
-        with progress_bar("computing features") as advance:
-            store.build(keys, compute, advance)
+        with (
+            progress_bar("computing features") as advance,
+            one_thread(),
+        ):  # a recording a thread scales, an FFT does not
+            store.build(keys, compute, advance, os.cpu_count() or 1)
         return store
 
     def _loader(self, name: str, sampler: Any, train: bool = False) -> Loader:
@@ -226,6 +307,11 @@ class AudioData(L.LightningDataModule):
         """Shuffled excerpts of the training split."""
 
         def sampler(dataset: TrainExcerpts) -> Stream:
+            groups = dataset.tracks.groups
+            if groups is not None:
+                return GroupStream(
+                    groups, self.batch_size, self.plan.items, self.plan.steps, self.seed, **self._ranks()
+                )
             weights = balance_weights(dataset.tracks.labels.numpy(), self.plan.balance)
             return Stream(len(dataset), self.batch_size, self.plan.steps, self.seed, weights=weights, **self._ranks())
 
@@ -234,7 +320,15 @@ class AudioData(L.LightningDataModule):
     @property
     def steps(self) -> int:
         """Batches an epoch, on each process."""
-        return self.plan.steps or max(1, self.split("train").height // (self.batch_size * self._ranks()["world"]))
+        if self.plan.steps:
+            return self.plan.steps
+        rows = self.split("train").height
+        if self.plan.group:
+            rows = sum(
+                max(n, self.plan.items)
+                for n in self.split("train")[self.plan.group].drop_nulls().value_counts()["count"]
+            )
+        return max(1, rows // (self.batch_size * self._ranks()["world"]))
 
     def windows(self, name: str, alone: bool = False) -> Loader:
         """Windows that cover every track of a split, dealt out to the ranks, or all of them (`alone`)."""
@@ -242,8 +336,9 @@ class AudioData(L.LightningDataModule):
         return self._loader(name, lambda dataset: Chunks(len(dataset), self.batch_size, **ranks))
 
     def val_dataloader(self) -> Loader | list[Any]:
-        """Windows of the validation split, or nothing when there is none."""
-        return self.windows("valid") if self.split("valid").height else []
+        """Windows of the validation split and of further sets, or nothing when there are none."""
+        loaders: list[Any] = [self.windows(name) for name in self.evaluated()]
+        return loaders[0] if len(loaders) == 1 else loaders
 
     def test_dataloader(self) -> Loader:
         """Windows of the test split."""

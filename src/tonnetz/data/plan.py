@@ -18,33 +18,97 @@ class Plan:
     """What a task asks of the data.
 
     Args:
-        seconds: length of an excerpt.
+        seconds: length of an excerpt, or several lengths, of which every training batch gets one.
+        window: length of evaluation windows; null takes the first of `seconds`.
         hop: distance of evaluation windows in seconds; null lays them side by side.
         steps: batches an epoch; null makes an epoch one pass over the training tracks.
         source: ``audio``, or ``features`` to read stored front-end output.
         pad: fill a recording shorter than an excerpt with ``zero`` or ``repeat``.
         balance: draw tracks in proportion to the ``max``, ``mean`` or ``median`` over their labels of 1 / count.
+        group: column of the table (work, artist, ...) that says which tracks belong together; batches are then
+            made of `items` excerpts from each of batch_size / items groups.
+        items: excerpts of a group in a batch.
+        start: ``random``, or ``defined``: excerpts begin where their track begins.
+        stretch: [low, high]: read excerpts of features low to high times faster or slower, at a rate drawn for each
+            (log-uniform), and bring them to the same length; null does not.
+        tempi: tempo factors at which evaluation windows of features are read, one after the other.
+        alignment: file of ``job=align``: the excerpts of a group are cut at the same place of the work as its first
+            one, whose start is random. Null, or a pair with less confidence than `floor`: all starts are random.
+        jitter: move aligned excerpts by up to so many seconds.
+        floor: least confidence of an alignment that is used.
     """
 
-    seconds: float = 3.0
+    seconds: float | Sequence[float] = 3.0
+    window: float | None = None
     hop: float | None = None
     steps: int | None = None
     source: str = "audio"
     pad: str = "zero"
     balance: str = "none"
+    group: str | None = None
+    items: int = 4
+    start: str = "random"
+    stretch: Sequence[float] | None = None
+    tempi: Sequence[float] = (1.0,)
+    alignment: str | None = None
+    jitter: float = 0.0
+    floor: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0 or (self.hop is not None and self.hop <= 0):
-            raise UserError(f"task.plan.seconds={self.seconds} hop={self.hop}: must be positive")
+        if min(self.lengths, default=0) <= 0 or self.span <= 0 or (self.hop is not None and self.hop <= 0):
+            given = f"task.plan.seconds={self.seconds} window={self.window} hop={self.hop}"
+            raise UserError(f"{given}: must be positive")
         if self.steps is not None and self.steps < 1:
             raise UserError(f"task.plan.steps={self.steps}: must be at least 1, or null for one pass an epoch")
+        if self.items < 1:
+            raise UserError(f"task.plan.items={self.items}: must be at least 1")
         for key, value, known in (
             ("source", self.source, ("audio", "features")),
             ("pad", self.pad, ("zero", "repeat")),
             ("balance", self.balance, BALANCES),
+            ("start", self.start, ("random", "defined")),
         ):
             if value not in known:
                 raise UserError(f"task.plan.{key}={value}: known are {', '.join(known)}")
+        self._check_tempo()
+        if self.jitter < 0:
+            raise UserError(f"task.plan.jitter={self.jitter}: must not be negative")
+        if self.alignment and self.group is None:
+            raise UserError("task.plan.alignment: aligns the tracks of a group; say which, task.plan.group=work")
+
+    def _check_tempo(self) -> None:
+        pair = self.stretch is None or len(self.stretch) == 2
+        low, high = self.rates if pair else (0.0, 0.0)
+        if not 0 < low <= high or not self.tempi or min(self.tempi) <= 0:
+            raise UserError(
+                f"task.plan.stretch={self.stretch} tempi={self.tempi}: need [low, high] and factors above 0"
+            )
+        if self.source == "audio" and (self.stretch is not None or tuple(self.tempi) != (1.0,)):
+            raise UserError("task.plan.stretch, tempi: work on stored features; take task.plan.source=features")
+
+    @property
+    def lengths(self) -> tuple[float, ...]:
+        """Excerpt lengths in seconds."""
+        return (self.seconds,) if isinstance(self.seconds, int | float) else tuple(self.seconds)
+
+    @property
+    def span(self) -> float:
+        """Length of an evaluation window in seconds."""
+        return self.lengths[0] if self.window is None else self.window
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Lowest and highest stretch of a training excerpt."""
+        low, high = self.stretch or (1.0, 1.0)
+        return low, high
+
+    def length(self, seed: int, batch: int) -> float:
+        """Excerpt length of a batch in seconds: each length once in every round, in an order drawn for the round."""
+        count = len(self.lengths)
+        if count == 1:
+            return self.lengths[0]
+        turn = np.random.default_rng([seed, 7, batch // count]).permutation(count)
+        return self.lengths[turn[batch % count]]
 
 
 class Stream:
@@ -101,6 +165,61 @@ class Stream:
         if self.cumulative is None:
             return random.permutation(self.rows)
         return np.searchsorted(self.cumulative, random.random(self.rows), side="right")
+
+
+class GroupStream(Stream):
+    """Batches of `items` excerpts from each of batch_size / items groups: works x versions.
+
+    Pass p is one permutation of the groups, keyed by (seed, pass), cut into batches; what is left over at its end
+    waits for another pass. A group with fewer rows than `items` repeats them (at other starts).
+
+    Args:
+        groups: code of each row, (rows,); rows with a negative code are never drawn.
+        steps: batches an epoch; null makes it as long as the rows are many, small groups counted as `items`.
+
+    Raises UserError when there are fewer groups than a batch needs, or when `items` does not divide the batch.
+    """
+
+    def __init__(
+        self,
+        groups: np.ndarray,
+        batch_size: int,
+        items: int,
+        steps: int | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if batch_size % items:
+            raise UserError(f"data.batch_size={batch_size}: is no multiple of task.plan.items={items}; change one")
+        order = np.argsort(groups, kind="stable")
+        codes, first, counts = np.unique(groups[order], return_index=True, return_counts=True)
+        self.members = [order[a : a + n] for c, a, n in zip(codes, first, counts, strict=True) if c >= 0]
+        self.items, self.each = items, batch_size // items
+        if len(self.members) < self.each:
+            raise UserError(
+                f"data.batch_size={batch_size}: is {self.each} groups x {items} items, but the training split has "
+                f"{len(self.members)} groups; take data.batch_size={max(1, len(self.members)) * items} or less"
+            )
+        rows = sum(max(len(m), items) for m in self.members)
+        super().__init__(rows, batch_size, steps, seed, rank, world)
+        self.turns = len(self.members) // self.each  # batches of a pass
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        skip, self.skip = self.skip, 0
+        for step in range(skip, self.steps):
+            number = (self.epoch * self.steps + step) * self.world + self.rank
+            chosen = self._pass(number // self.turns)[number % self.turns * self.each :][: self.each]
+            random = np.random.default_rng([self.seed, 1, number])
+            rows = np.concatenate([self._draw(random, self.members[group]) for group in chosen])
+            yield [(number * self.batch_size + i, int(row)) for i, row in enumerate(rows)]
+
+    def _draw(self, random: np.random.Generator, members: np.ndarray) -> np.ndarray:
+        rounds = -(-self.items // len(members))
+        return np.concatenate([random.permutation(members) for _ in range(rounds)])[: self.items]
+
+    def _pass(self, number: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, 2, number]).permutation(len(self.members))
 
 
 class Chunks:

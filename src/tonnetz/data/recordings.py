@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from tonnetz import audio
-from tonnetz.data.excerpts import Batch, ahead
+from tonnetz.ahead import ahead
+from tonnetz.data.excerpts import Batch
 from tonnetz.data.plan import Plan
 from tonnetz.datasets.files import pick_column, read_csv
 from tonnetz.errors import UserError
@@ -70,8 +71,8 @@ class Recordings:
         peak = np.abs(signal).max()
         if peak < audio.SILENCE:
             raise UserError(f"{path}: silent (peak {peak:.1e}); nothing to judge")
-        window = round(plan.seconds * rate)
-        starts = audio.window_starts(len(signal), window, round((plan.hop or plan.seconds) * rate))
+        window = round(plan.span * rate)
+        starts = audio.window_starts(len(signal), window, round((plan.hop or plan.span) * rate))
         if self.normalize:
             signal = signal / peak
         length = window if plan.pad == "repeat" else min(window, len(signal))

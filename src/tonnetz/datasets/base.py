@@ -25,6 +25,8 @@ class Corpus(ABC):
 
     name: ClassVar[str]
     multilabel: bool = False  # whether a track may carry several labels, or none of them
+    coverage: dict[str, Any] | None = None  # of what a corpus lists, how much is there: set by `tracks`
+    free: ClassVar[frozenset[str]] = frozenset(["split", "coverage"])  # attributes that change no audio
 
     def __init__(self, root: str | Path, *, split: str | None = None) -> None:
         self.root = Path(root).expanduser()
@@ -42,7 +44,7 @@ class Corpus(ABC):
     @property
     def key(self) -> str:
         """Folder name of what is prepared from this corpus: its name, a fingerprint of root and arguments."""
-        facts = {name: str(value) for name, value in vars(self).items() if name != "split"}
+        facts = {name: str(value) for name, value in vars(self).items() if name not in self.free}
         facts["root"] = str(self.root.resolve())
         digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=4).hexdigest()
         return f"{self.name}-{digest}"

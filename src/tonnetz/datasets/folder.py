@@ -1,4 +1,4 @@
-"""A folder of recordings with one sub-folder a class, or without labels."""
+"""A folder of recordings with one sub-folder a class or a work, or without either."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from tonnetz.datasets.base import Corpus
 from tonnetz.datasets.files import audio_by_id, pick_column, read_csv, split_names, typed_cells
 from tonnetz.errors import UserError
 
+LEVELS = ("class", "work")
+
 
 class Folder(Corpus):
     """``root/CLASS/**/*.wav``; or ``root/SPLIT/CLASS/**/*.wav`` when all top folders are names of splits.
@@ -20,6 +22,7 @@ class Folder(Corpus):
     Args:
         root: the folder.
         labelled: false: all files, wherever they lie, are unlabelled.
+        level: what a sub-folder stands for: ``class``, or ``work`` (its files are versions of one work; unlabelled).
         metadata: CSV file (relative to the root) with column file and any of work, artist, group, split, ...
         split: put every file into this split.
     """
@@ -31,11 +34,14 @@ class Folder(Corpus):
         root: str | Path,
         *,
         labelled: bool = True,
+        level: str = "class",
         metadata: str | None = None,
         split: str | None = None,
     ) -> None:
         super().__init__(root, split=split)
-        self.labelled = labelled
+        if level not in LEVELS:
+            raise UserError(f"data.corpus.level={level}: known are {', '.join(LEVELS)}")
+        self.labelled, self.level = labelled, level
         self.metadata = metadata
 
     def tracks(self) -> Iterator[dict[str, Any]]:
@@ -52,9 +58,20 @@ class Folder(Corpus):
                 folders = folders[1:]
                 if row["split"] == "train" and len(set(splits.values())) < 3:
                     row["split"] = None
-            if self.labelled:
+            if self.level == "work":
+                row |= {"work": self._work(path, folders, facts), "group": name}
+            elif self.labelled:
                 row["labels"] = [self._class(path, folders)]
             yield {**row, **facts.get(path, {})}
+
+    def _work(self, path: Path, folders: tuple[str, ...], facts: dict[Path, dict[str, Any]]) -> str:
+        """The work of the folder; the metadata may say better, and has to for a file that lies in no folder."""
+        if not folders and "work" not in facts.get(path, {}):
+            raise UserError(
+                f"{path}: lies in no folder of a work; put it into one, or name its work in a spreadsheet with the "
+                "columns file and work, data.corpus.metadata=FILE.csv"
+            )
+        return folders[0].strip() if folders else str(facts[path]["work"])
 
     def _class(self, path: Path, folders: tuple[str, ...]) -> str:
         if not folders:

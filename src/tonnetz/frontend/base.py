@@ -1,4 +1,4 @@
-"""What every front-end shares: float32 outside autocast, the frame count and the fingerprint."""
+"""What every front-end shares: float32 outside autocast, the frame count, mean-pooling and the fingerprint."""
 
 from __future__ import annotations
 
@@ -16,36 +16,68 @@ from tonnetz.errors import UserError
 class Frontend(nn.Module):
     """Audio (B, C, N) in [-1, 1] -> features (B, C', F, T) float32, T = N // hop + 1 centred frames.
 
+    With ``mean_size`` above 1 consecutive groups of that many frames become their mean and the remainder is
+    dropped (a signal too short for one group gives one frame); ``hop`` then is samples per output frame,
+    ``raw_hop`` samples per frame before. ``floor`` is the value that fills up short crops of stored features,
+    None for the crop's own minimum.
+
     A subclass writes ``compute`` and sets ``version`` up by one whenever its numbers change. Windows and
     kernels are non-persistent buffers: a checkpoint holds no front-end weights, only ``params`` and the
     fingerprint.
     """
 
     version: int = 1
+    floor: float | None = None
 
-    def __init__(self, sample_rate: int, hop: int, channels: int, bins: int, params: dict[str, Any]) -> None:
-        """Sample rate in Hz, hop in samples, C' and F of the output, and the constructor's arguments."""
+    def __init__(
+        self, sample_rate: int, hop: int, channels: int, bins: int, params: dict[str, Any], mean_size: int = 1
+    ) -> None:
+        """Sample rate in Hz, hop in samples, C' and F of the output, the constructor's arguments, and how many
+        frames become one. ``params`` gets ``mean_size`` only where it is not 1: the fingerprint of a front-end
+        does not change with an option that it does not use.
+        """
         super().__init__()
-        if hop < 1 or bins < 1 or sample_rate < 1:
-            raise UserError("frontend: sample_rate, hop and bins must be at least 1; correct the one that is not")
+        if min(hop, bins, sample_rate, mean_size) < 1:
+            raise UserError(
+                "frontend: sample_rate, hop, bins and mean_size must be at least 1; correct the one that is not"
+            )
         self.sample_rate = sample_rate
-        self.hop = hop
+        self.raw_hop, self.mean_size = hop, mean_size
+        self.hop = hop * mean_size
         self.channels = channels
         self.bins = bins
-        self.params = params
+        self.params = params | ({"mean_size": mean_size} if mean_size > 1 else {})
 
     def compute(self, audio: Tensor) -> Tensor:
-        """Audio (B, C, N) float32 -> features (B, C', F, T)."""
+        """Audio (B, C, N) float32 -> features (B, C', F, T) before mean-pooling."""
         raise TypeError(f"{type(self).__name__} defines no compute")
+
+    def finish(self, features: Tensor) -> Tensor:
+        """Features (B, C', F, T) after mean-pooling -> the same shape, scaled as the subclass wants."""
+        return features
 
     def forward(self, audio: Tensor) -> Tensor:
         """Audio (B, C, N) of any float type -> features (B, C', F, T) float32, whatever autocast says."""
         with torch.autocast(audio.device.type, enabled=False):
-            return self.compute(audio.float())  # (B, C', F, T)
+            return self.finish(mean_pool(self.compute(audio.float()), self.mean_size))  # (B, C', F, T)
+
+    def raw_frames(self, lengths: Tensor) -> Tensor:
+        """Valid samples (B,) -> valid frames before mean-pooling (B,)."""
+        return lengths // self.raw_hop + 1
 
     def frames(self, lengths: Tensor) -> Tensor:
         """Valid samples (B,) -> valid frames (B,)."""
-        return lengths // self.hop + 1
+        return (self.raw_frames(lengths) // self.mean_size).clamp(min=1)
+
+
+def mean_pool(features: Tensor, size: int) -> Tensor:
+    """Means of consecutive groups of ``size`` frames, the remainder dropped: (..., T) -> (..., max(T // size, 1))."""
+    if size == 1:
+        return features
+    count = features.shape[-1] // size
+    if count == 0:
+        return features.mean(-1, keepdim=True)
+    return features[..., : count * size].unflatten(-1, (count, size)).mean(-1)
 
 
 def fingerprint(frontend: Frontend) -> str:

@@ -1,4 +1,4 @@
-"""Constant-Q transform in decibels."""
+"""Constant-Q transform, in decibels or as CLEWS takes it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from nnAudio.features.cqt import CQT1992v2, CQT2010v2
-from torch import Tensor
+from torch import Tensor, nn
 
 from tonnetz.errors import UserError
-from tonnetz.frontend.base import Frontend, forget_buffers
+from tonnetz.frontend.bank import check_bins
+from tonnetz.frontend.tuning import Tunable
 
 
-class CQT(Frontend):
+class CQT(Tunable):
     """Constant-Q magnitude in dB, 20 log10(max(|X|, 1e-10)): (B, C, N) -> (B, C, F, T), zero-padded edges.
 
     ``cqt1992v2`` convolves with one kernel a bin (Brown and Puckette 1992): exact, any hop, long kernels.
@@ -32,48 +33,92 @@ class CQT(Frontend):
         bins_per_octave: int = 12,
         fmin: float = 32.703196,
         algorithm: str = "cqt1992v2",
+        mean_size: int = 1,
+        tuning: bool = False,
     ) -> None:
-        """Sample rate and lowest bin in Hz, hop in samples, bins in all and in an octave, and the algorithm.
+        """Sample rate and lowest bin in Hz, hop in samples, bins in all and in an octave, the algorithm, frames
+        that become one mean, and whether the bins follow the example's tuning.
 
         Raises UserError for bins above half the sample rate, an unknown algorithm, or, with cqt2010v2, a hop
         that cannot be halved once for each octave below the top one.
         """
+        check_bins(sample_rate, bins, bins_per_octave, fmin, tuning)
         octaves = -(-bins // bins_per_octave)
-        _check(sample_rate, hop, fmin * 2 ** ((bins - 1) / bins_per_octave), octaves, algorithm)
+        _check(hop, octaves, algorithm)
         params = {"bins_per_octave": bins_per_octave, "fmin": fmin, "algorithm": algorithm}
-        super().__init__(
-            sample_rate, hop, 1, bins, params={"sample_rate": sample_rate, "hop": hop, "bins": bins, **params}
-        )
-        common: dict[str, Any] = {"sr": sample_rate, "hop_length": hop, "fmin": fmin, "n_bins": bins}
-        common |= {"bins_per_octave": bins_per_octave, "pad_mode": "constant", "output_format": "Complex"}
-        with contextlib.redirect_stdout(io.StringIO()):  # nnAudio prints while it builds its kernels
-            if algorithm == "cqt1992v2":
-                self.cqt = CQT1992v2(**common, verbose=False)
-            else:  # early downsampling changes the hop, and with it the frame count
-                self.cqt = CQT2010v2(**common, earlydownsample=False, verbose=False)
-        forget_buffers(self.cqt)
+        params |= {"sample_rate": sample_rate, "hop": hop, "bins": bins}
+        super().__init__(sample_rate, hop, 1, bins, params, mean_size)
+        self.bins_per_octave, self.fmin, self.algorithm = bins_per_octave, fmin, algorithm
         self.step = hop if algorithm == "cqt1992v2" else 2 ** (octaves - 1)
+        self.start_banks(tuning)
 
-    def compute(self, audio: Tensor) -> Tensor:
-        """Audio (B, C, N) -> dB (B, C, F, T)."""
+    def make_bank(self, ratio: float) -> nn.Module:
+        """nnAudio's transform with every frequency times ``ratio``."""
+        common: dict[str, Any] = {"sr": self.sample_rate, "hop_length": self.raw_hop, "fmin": self.fmin * ratio}
+        common |= {"n_bins": self.bins, "bins_per_octave": self.bins_per_octave}
+        common |= {"pad_mode": "constant", "output_format": "Complex", "verbose": False}
+        with contextlib.redirect_stdout(io.StringIO()):  # nnAudio prints while it builds its kernels
+            if self.algorithm == "cqt1992v2":
+                return CQT1992v2(**common)
+            return CQT2010v2(**common, earlydownsample=False)  # which would change the hop and the frame count
+
+    def power(self, audio: Tensor, bank: nn.Module) -> Tensor:
+        """Audio (B, C, N) -> squared magnitudes (B, C, F, T)."""
         batch, channels, size = audio.shape
-        frames = size // self.hop + 1
+        frames = size // self.raw_hop + 1
         # Room for the last frame in every octave: halving the rate must not lose it.
-        audio = F.pad(audio, (0, frames * self.hop + self.step - size))  # (B, C, N')
-        parts = self.cqt(audio.reshape(batch * channels, 1, -1))[:, :, :frames]  # (B C, F, T, 2)
-        power = parts.square().sum(-1).reshape(batch, channels, self.bins, frames)  # (B, C, F, T)
-        return 10.0 * torch.log10(power.clamp(min=1e-20))
+        audio = F.pad(audio, (0, frames * self.raw_hop + self.step - size))  # (B, C, N')
+        parts = bank(audio.reshape(batch * channels, 1, -1))[:, :, :frames]  # (B C, F, T, 2)
+        return parts.square().sum(-1).reshape(batch, channels, self.bins, frames)
+
+    def analyse(self, audio: Tensor, bank: nn.Module) -> Tensor:
+        """Audio (B, C, N) -> dB (B, C, F, T)."""
+        return 10.0 * torch.log10(self.power(audio, bank).clamp(min=1e-20))
 
 
-def _check(sample_rate: int, hop: int, top: float, octaves: int, algorithm: str) -> None:
+class ClewsCQT(CQT):
+    """Square root of the mean-pooled constant-Q magnitude, from 0 to 1 in each example: (B, C, N) -> (B, C, F, T).
+
+    The input of CLEWS: seven octaves, 10 frames a second, the example's minimum subtracted and divided by what
+    is then its maximum. Silence is 0.
+    """
+
+    floor = 0.0
+
+    def __init__(
+        self,
+        sample_rate: int = 16000,
+        hop: int = 320,
+        bins: int = 84,
+        bins_per_octave: int = 12,
+        fmin: float = 32.703196,
+        algorithm: str = "cqt1992v2",
+        mean_size: int = 5,
+        exponent: float = 0.5,
+        tuning: bool = False,
+    ) -> None:
+        """As CQT, and the exponent of the mean magnitude (> 0)."""
+        if exponent <= 0:
+            raise UserError(f"frontend.exponent: {exponent} flattens everything; use one above 0, such as 0.5")
+        super().__init__(sample_rate, hop, bins, bins_per_octave, fmin, algorithm, mean_size, tuning)
+        self.exponent = exponent
+        self.params = self.params | {"mean_size": mean_size, "exponent": exponent}
+
+    def analyse(self, audio: Tensor, bank: nn.Module) -> Tensor:
+        """Audio (B, C, N) -> magnitudes (B, C, F, T)."""
+        return self.power(audio, bank).clamp(min=1e-20).sqrt()
+
+    def finish(self, features: Tensor) -> Tensor:
+        """Mean magnitudes (B, C, F, T) -> (B, C, F, T) from 0 to 1."""
+        root = features**self.exponent
+        root = root - root.amin((-2, -1), keepdim=True)
+        return root / root.amax((-2, -1), keepdim=True).clamp(min=1e-8)
+
+
+def _check(hop: int, octaves: int, algorithm: str) -> None:
     """Raise UserError for what nnAudio cannot compute."""
     if algorithm not in ("cqt1992v2", "cqt2010v2"):
         raise UserError(f"frontend.algorithm: {algorithm!r} is unknown; use cqt1992v2 or cqt2010v2")
-    if top > sample_rate / 2:
-        raise UserError(
-            f"frontend.bins: the top bin, {top:.0f} Hz, is above half the rate, {sample_rate / 2:.0f}; "
-            "use fewer bins, a lower fmin or a higher sample_rate"
-        )
     if algorithm == "cqt2010v2" and hop % 2 ** (octaves - 1):
         raise UserError(
             f"frontend.hop: {hop} is not a multiple of {2 ** (octaves - 1)}, as {octaves} octaves need with "

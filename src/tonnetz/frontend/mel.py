@@ -27,9 +27,10 @@ class LogMel(Frontend):
         fmin: float = 30.0,
         fmax: float | None = None,
         floor: float = 1e-5,
+        mean_size: int = 1,
     ) -> None:
         """Sample rate and band edges in Hz (``fmax`` null = half the rate), FFT size and hop in samples, mel
-        bins, and the smallest power: what lies below it is silence.
+        bins, the smallest power (what lies below it is silence), and frames that become one mean.
 
         Raises UserError for an odd FFT size or a band outside 0 to half the sample rate.
         """
@@ -38,10 +39,9 @@ class LogMel(Frontend):
         if floor <= 0:
             raise UserError(f"frontend.floor: {floor} must be positive, such as 1e-10")
         params = {"n_fft": n_fft, "fmin": fmin, "fmax": top, "floor": floor}
-        super().__init__(
-            sample_rate, hop, 1, bins, params={"sample_rate": sample_rate, "hop": hop, "bins": bins, **params}
-        )
-        self.pad, self.floor = n_fft // 2, floor
+        params |= {"sample_rate": sample_rate, "hop": hop, "bins": bins}
+        super().__init__(sample_rate, hop, 1, bins, params, mean_size)
+        self.pad, self.least = n_fft // 2, floor
         self.mel = MelSpectrogram(
             sample_rate=sample_rate,
             n_fft=n_fft,
@@ -59,7 +59,7 @@ class LogMel(Frontend):
     def compute(self, audio: Tensor) -> Tensor:
         """Audio (B, C, N) -> dB (B, C, F, T)."""
         power = self.mel(reflect(audio, self.pad))  # (B, C, F, T)
-        return 10.0 * power.clamp(min=self.floor).log10()
+        return 10.0 * power.clamp(min=self.least).log10()
 
 
 class MFCC(Frontend):

@@ -14,8 +14,8 @@ import torch
 from omegaconf import DictConfig
 
 from tonnetz import figures
+from tonnetz.ahead import ahead
 from tonnetz.build import Experiment, build
-from tonnetz.data.excerpts import ahead
 from tonnetz.device import choose_device
 from tonnetz.errors import UserError
 from tonnetz.manifest import Run, write_json

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from tonnetz.atomic import replacing
 from tonnetz.build import Experiment, restore
-from tonnetz.data.recordings import Recordings, find_recordings, recording_batches
+from tonnetz.data.recordings import find_recordings
 from tonnetz.device import choose_device
+from tonnetz.embedding import file_batches
 from tonnetz.errors import UserError, suggest
 from tonnetz.jobs.predict import report_bad
 from tonnetz.manifest import Run
@@ -36,7 +37,7 @@ def run(cfg: DictConfig, run: Run) -> None:
     if cfg.job.inputs:
         inputs = [cfg.job.inputs] if isinstance(cfg.job.inputs, str) else list(cfg.job.inputs)
         table = pl.DataFrame({"path": find_recordings(inputs)})
-        batches = _recordings(experiment, table["path"].to_list(), errors)
+        batches = file_batches(experiment, table["path"].to_list(), experiment.data.plan, errors)
     else:
         parts = [experiment.data.split(name) for name in SPLITS]
         table = pl.concat([part.select("id", "path", "split", "labels", "work") for part in parts])
@@ -57,12 +58,6 @@ def _check_layer(experiment: Experiment, layer: str | None) -> None:
     taps = experiment.task.encoder.backbone.taps
     if layer is not None and layer not in taps:
         raise UserError(f"job.layer={layer}: no such tap of this backbone{suggest(layer, taps)}")
-
-
-def _recordings(experiment: Experiment, paths: list[str], errors: dict[int, str]) -> Iterator[dict[str, Tensor]]:
-    data = experiment.data
-    recordings = Recordings(paths, data.plan, data.frontend.sample_rate, data.normalize)
-    return recording_batches(recordings, data.batch_size, data.workers, errors)
 
 
 def _corpus(experiment: Experiment) -> Iterator[dict[str, Tensor]]:

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from tonnetz.atomic import replacing
 from tonnetz.build import Experiment, build, build_trainer, difference, plain
-from tonnetz.callbacks import Dashboard, History, Interrupt
+from tonnetz.callbacks import Dashboard, History, Interrupt, MovingAverage, Patience
 from tonnetz.checkpoint import load_checkpoint
+from tonnetz.embedding import fingerprint_of
 from tonnetz.errors import UserError
 from tonnetz.jobs.prepare import show, summary
 from tonnetz.manifest import Run
@@ -34,6 +35,7 @@ def run(cfg: DictConfig, run: Run) -> float:
     experiment = build(cfg)
     if resume:
         _check_classes(experiment, resume)
+    experiment.data.aligner = _aligner(cfg)
     _write_config(cfg, run.folder)
     show(experiment.data)
     run.facts["data"] = summary(experiment.data)
@@ -56,6 +58,14 @@ def run(cfg: DictConfig, run: Run) -> float:
         run.facts["fit_seconds"] = round(time.time() - start, 3)
         run.status = "interrupted" if interrupt.presses else "completed"
         return _finish(cfg, run, trainer, experiment, dashboard)
+
+
+def _aligner(cfg: DictConfig) -> str | None:
+    """Fingerprint of the model that a fine stage goes on from: the alignment must be this model's."""
+    first = cfg.get("aligner") or cfg.get("init")  # crossval sets aligner, since its folds go on from one another
+    if not first or not cfg.task.plan.get("alignment"):
+        return None
+    return fingerprint_of(load_checkpoint(first)["state_dict"])
 
 
 def _check_resume(cfg: DictConfig, last: Path) -> None:
@@ -87,7 +97,7 @@ def _write_config(cfg: DictConfig, folder: Path) -> None:
 def _checkpoints(cfg: DictConfig, experiment: Experiment, folder: Path) -> list[L.Callback]:
     """best.ckpt by the task's monitor (the last one when nothing validates), last.ckpt every epoch and on request."""
     task = experiment.task
-    validates = experiment.data.split("valid").height > 0 and cfg.trainer.get("limit_val_batches", 1) != 0
+    validates = experiment.data.validates and cfg.trainer.get("limit_val_batches", 1) != 0
     monitored: dict[str, Any] = {"monitor": task.monitor, "mode": task.mode, "save_on_train_epoch_end": False}
     newest = {"mode": "max"}  # without validation best is the last one, too; its own mode keeps the callbacks apart
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
@@ -100,8 +110,10 @@ def _checkpoints(cfg: DictConfig, experiment: Experiment, folder: Path) -> list[
     if cfg.job.save_every:
         every: dict[str, Any] = {"every_n_train_steps": cfg.job.save_every, "save_on_train_epoch_end": False}
         found.append(ModelCheckpoint(filename="last", **common, **every))
+    if cfg.job.get("ema"):
+        found.insert(0, MovingAverage(cfg.job.ema))  # its average is in place before the others look
     if cfg.job.patience and validates:
-        found.append(EarlyStopping(task.monitor, mode=task.mode, patience=cfg.job.patience))
+        found.append(Patience(task.monitor, task.mode, cfg.job.patience, cfg.job.smoothing))
     return found
 
 
@@ -115,16 +127,15 @@ def _finish(cfg: DictConfig, run: Run, trainer: Any, experiment: Experiment, das
         raise UserError(
             f"nothing was trained: trainer.max_epochs={cfg.trainer.max_epochs}, interrupted before an epoch?"
         )
-    task.load_state_dict(load_checkpoint(best)["state_dict"])
+    chosen = load_checkpoint(best)
+    task.load_state_dict(chosen["state_dict"])
     tested = cfg.job.test and data.split("test").height > 0
     if tested:
         trainer.test(task, data.test_dataloader(), verbose=False)
         scores["test"] = task.outcome["test"]["values"]
     if trainer.is_global_zero:
-        if tested and cfg.job.baseline and task.baseline:
-            from tonnetz.baseline import mfcc_baseline
-
-            scores["baseline"] = mfcc_baseline(data)
+        if tested and cfg.job.baseline:
+            scores |= task.baselines(data)
         if tested and cfg.job.figures:
             dashboard.project(trainer, task, data.windows("test", alone=True), "test")
         per_class = {name: task.outcome["test"]["per_class"] for name in ["test"] if tested}
@@ -132,8 +143,8 @@ def _finish(cfg: DictConfig, run: Run, trainer: Any, experiment: Experiment, das
         show_scores(scores, task, score)
         _log_hparams(trainer, cfg, task, scores, score)
     run.facts["metrics"] = {f"{stage}/{k}": v for stage, values in scores.items() for k, v in values.items()}
-    run.facts["score"] = score
-    run.facts["best"] = str(best)
+    run.facts |= {"score": score, "monitor": task.monitor, "mode": task.mode, "best": str(best)}
+    run.facts |= {"best_epoch": chosen["epoch"], "best_step": chosen["global_step"]}
     return score
 
 

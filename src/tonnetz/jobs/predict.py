@@ -15,8 +15,9 @@ from torch import Tensor
 
 from tonnetz.atomic import replacing
 from tonnetz.build import Experiment, restore
-from tonnetz.data.recordings import Recordings, find_recordings, recording_batches
+from tonnetz.data.recordings import find_recordings
 from tonnetz.device import choose_device
+from tonnetz.embedding import file_batches
 from tonnetz.errors import UserError
 from tonnetz.manifest import Run
 from tonnetz.metrics.classification import aggregate
@@ -54,13 +55,13 @@ def predict(
     """Judge recordings window by window. Returns one dict a usable file, and path -> reason of the others."""
     task: Any = experiment.task.to(device).eval()
     data = experiment.data
-    recordings = Recordings(paths, data.plan, data.frontend.sample_rate, data.normalize)
     bad: dict[int, str] = {}
     parts: list[tuple[Tensor, ...]] = []
     with torch.inference_mode(), progress_bar("predicting") as advance:
-        for batch in recording_batches(recordings, data.batch_size, data.workers, bad):
+        for batch in file_batches(experiment, paths, data.plan, bad):
             prob = task.probabilities(task({key: value.to(device) for key, value in batch.items()}))
-            end = batch["start"] + batch["lengths"] / data.frontend.sample_rate
+            step = data.frontend.hop if "features" in batch else 1
+            end = batch["start"] + batch["lengths"] * step / data.frontend.sample_rate
             parts.append((prob.cpu(), batch["row"], batch["start"], end))
             advance(int(batch["row"][-1]) + 1, len(paths))
     errors = {paths[i]: reason for i, reason in bad.items()}

@@ -19,8 +19,10 @@ def run(cfg: DictConfig, run: Run) -> float:
     quiet()
     experiment, path = restore(cfg, list(HydraConfig.get().overrides.task))
     data, task, split = experiment.data, experiment.task, cfg.job.split
-    if split not in ("train", "valid", "test"):
-        raise UserError(f"job.split={split}: known are train, valid, test")
+    known = ("train", "valid", "test", *data.sets)
+    if split not in known:
+        raise UserError(f"job.split={split}: known are {', '.join(known)}")
+    task.tested = split
     show(data)
     dashboard = Dashboard(run.folder, History(run.folder / "metrics.csv"), {split: data.split(split)["id"].to_list()})
     trainer = build_trainer(cfg, logger=False, callbacks=[dashboard], default_root_dir=run.folder)

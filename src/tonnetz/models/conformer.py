@@ -127,7 +127,7 @@ class Conformer(Backbone):
     """CoverHunter's encoder: subsampling by 4, ``depth`` blocks with absolute key positions, LayerNorm.
 
     2,132,160 parameters with 96 bins and default values. ``heads`` divides ``dim``, which is even; ``kernel``
-    is odd.
+    is odd. ``output_dim`` adds a linear layer from ``dim`` to so many values a frame.
     """
 
     min_bins = 7
@@ -143,27 +143,29 @@ class Conformer(Backbone):
         ffn: int = 256,
         kernel: int = 15,
         dropout: float = 0.1,
+        output_dim: int | None = None,
     ) -> None:
         super().__init__(channels, bins)
-        self.dim = dim
+        self.dim, self.width = output_dim or dim, dim
         self.norm = InputNorm(channels, bins)
         self.subsampling = Subsampling(channels, bins, dim)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(dim, heads, ffn, kernel, dropout) for _ in range(depth))
         self.output = nn.LayerNorm(dim)
+        self.project = nn.Linear(dim, output_dim) if output_dim else nn.Identity()
         self.taps = ("subsampling", *(f"block{index + 1}" for index in range(depth)), "output")
 
     def stages(self, x: Tensor, mask: Tensor | None) -> Iterator[tuple[str, Tensor, int]]:
         """Yield the subsampled input, every block and the normalised output, all (B, T', D)."""
         h = self.subsampling(self.norm(x, mask))  # (B, T', D)
         yield "subsampling", h, self.stride
-        position = self.dropout(sinusoids(h.shape[1], self.dim, h.device)[None])  # (1, T', D)
+        position = self.dropout(sinusoids(h.shape[1], self.width, h.device)[None])  # (1, T', D)
         valid = None if mask is None else length_mask(self.frames(mask.sum(1)), h.shape[1])  # (B, T')
-        h = self.dropout(h * math.sqrt(self.dim))  # (B, T', D)
+        h = self.dropout(h * math.sqrt(self.width))  # (B, T', D)
         for name, block in zip(self.taps[1:], self.blocks, strict=False):
             h = block(h, position, valid)  # (B, T', D)
             yield name, h, self.stride
-        yield "output", self.output(h), self.stride  # (B, T', D)
+        yield "output", self.project(self.output(h)), self.stride  # (B, T', D)
 
     def frames(self, lengths: Tensor) -> Tensor:
         """Map valid input frames (B,) to valid output frames (B,): ((L - 1) // 2 - 1) // 2, at least 1."""

@@ -31,9 +31,18 @@ class Encoder(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Encode `audio` (B, 1, N) or `features` (B, C, F, T) of the batch."""
-        x, lengths, mask = self._input(batch)
-        hidden = self.backbone(x, mask)  # (B, T', D)
+        x, lengths, _ = self._input(batch)
+        return self.encode(x, lengths)
+
+    def encode(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode augmented features (B, C, F, T) with valid frames (B,)."""
+        hidden = self.backbone(x, length_mask(lengths, x.shape[-1]))  # (B, T', D)
         return hidden, length_mask(self.backbone.frames(lengths), hidden.shape[1])
+
+    @property
+    def rate(self) -> float:
+        """Output frames a second."""
+        return self.frontend.sample_rate / self.frontend.hop / self.backbone.stride
 
     def layers(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """All taps of the backbone by name, each (B, T', D_i), and the mask (B, T') of the last."""

@@ -7,6 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from tonnetz.errors import UserError
+from tonnetz.models.parts import Power
+
 
 class Mean(nn.Module):
     """Average of the valid frames; zeros when there is none."""
@@ -56,9 +59,75 @@ class GeM(nn.Module):
 
     def forward(self, h: Tensor, mask: Tensor | None = None) -> Tensor:
         """Pool h (B, T, D) with mask (B, T) to (B, D)."""
-        p = self.p.float().clamp(min=1.0)
-        power = _average(h.float().clamp(min=self.eps).pow(p), mask)  # (B, D)
-        return power.clamp(min=torch.finfo(torch.float32).tiny).pow(1 / p)  # (B, D)
+        return _power_mean(h, self.p.float().clamp(min=1.0), self.eps, mask)  # (B, D)
+
+
+def _power_mean(h: Tensor, p: Tensor, eps: float, mask: Tensor | None) -> Tensor:
+    """Return (mean over the valid frames of max(h, eps)^p)^(1/p), (B, D), of h (B, T, D)."""
+    power = _average(h.float().clamp(min=eps).pow(p), mask)  # (B, D)
+    return power.clamp(min=torch.finfo(torch.float32).tiny).pow(1 / p)  # (B, D)
+
+
+class SoftplusGeM(nn.Module):
+    """:class:`GeM` with the exponent 1 + softplus of a learned number, as in CLEWS; ``p`` is its start, above 1."""
+
+    def __init__(self, dim: int, p: float = 3.0, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.out_dim, self.eps = dim, eps
+        self.power = Power(p)
+
+    def forward(self, h: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Pool h (B, T, D) with mask (B, T) to (B, D)."""
+        return _power_mean(h, self.power(), self.eps, mask)  # (B, D)
+
+
+class Softmax(nn.Module):
+    """Sum weighted by the softmax over time of h / ``temperature``, each dimension for itself: a soft maximum."""
+
+    def __init__(self, dim: int, temperature: float = 1.0) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise UserError(f"pooling.temperature={temperature}: must be above 0; near 0 is max, large is mean")
+        self.out_dim, self.temperature = dim, temperature
+
+    def forward(self, h: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Pool h (B, T, D) with mask (B, T) to (B, D)."""
+        return _weighted(h.float(), _softmax(h / self.temperature, mask), mask)  # (B, D)
+
+
+class AutoPool(nn.Module):
+    """:class:`Softmax` with a learned inverse temperature a dimension, 0 = mean (McFee et al., 2018, arXiv:1804.10070).
+
+    ``alpha`` is its start value.
+    """
+
+    def __init__(self, dim: int, alpha: float = 1.0) -> None:
+        super().__init__()
+        self.out_dim = dim
+        self.alpha = nn.Parameter(torch.full((dim,), float(alpha)))
+
+    def forward(self, h: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Pool h (B, T, D) with mask (B, T) to (B, D)."""
+        h = h.float() if mask is None else h.float().masked_fill(~mask[..., None], 0.0)  # (B, T, D)
+        return _weighted(h, _softmax(h * self.alpha, mask), mask)  # (B, D)
+
+
+class MeanStd(nn.Module):
+    """Average and standard deviation of the valid frames, side by side; zeros when there is none."""
+
+    eps = 1e-12
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.out_dim = 2 * dim
+
+    def forward(self, h: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Pool h (B, T, D) with mask (B, T) to (B, 2 D)."""
+        h = h.float()
+        mean = _average(h, mask)  # (B, D)
+        spread = _average((h - mean[:, None]).square(), mask).clamp(min=self.eps).sqrt()  # (B, D)
+        some = 1.0 if mask is None else mask.any(1, keepdim=True)  # (B, 1)
+        return torch.cat([mean, spread * some], 1)  # (B, 2 D)
 
 
 class Attention(nn.Module):
@@ -123,3 +192,19 @@ class AttentiveStatistics(nn.Module):
         mean = (h * weight).sum(1)  # (B, D)
         variance = ((h - mean[:, None]).square() * weight).sum(1)  # (B, D)
         return torch.cat([mean, variance.clamp(min=self.eps).sqrt()], -1)  # (B, 2D)
+
+
+class Concat(nn.Module):
+    """The frames of a segment one after the other, (B, T, D) to (B, frames x D); other numbers are interpolated."""
+
+    def __init__(self, dim: int, frames: int = 8) -> None:
+        super().__init__()
+        self.frames, self.out_dim = frames, dim * frames
+
+    def forward(self, h: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Pool h (B, T, D) with mask (B, T), whose padding counts as zeros, to (B, frames x D)."""
+        if mask is not None:
+            h = h.masked_fill(~mask[..., None], 0.0)
+        if h.shape[1] != self.frames:
+            h = nn.functional.interpolate(h.mT, self.frames, mode="linear").mT  # (B, frames, D)
+        return h.flatten(1)

@@ -22,8 +22,11 @@ from tonnetz.tracks import DataSpec
 Batch = dict[str, Tensor]
 
 
+PATIENCE = 3  # broken steps in a row that make a run diverged
+
+
 class Diverged(Exception):
-    """The loss became NaN or infinite."""
+    """The loss became NaN or infinite, again and again."""
 
 
 class Task(L.LightningModule):
@@ -42,7 +45,6 @@ class Task(L.LightningModule):
     mode: ClassVar[str] = "min"
     score: ClassVar[str] = "loss"  # the metric that stands for a run in tables and sweeps
     curves: ClassVar[tuple[str, ...]] = ()  # validation metrics drawn over the steps, beside the losses
-    baseline: ClassVar[bool] = False  # whether the MFCC baseline answers the same question
 
     def __init__(
         self,
@@ -59,17 +61,35 @@ class Task(L.LightningModule):
         self.optimizer, self.schedule = optimizer, schedule
         self.spec, self.seed = spec, seed
         self.payload: dict[str, Any] = {}  # filled by build; plain values only
+        self.data: Any = None  # the data module, set by build: evaluation may ask which tracks there are
+        self.tested = "test"  # the split or set that a test reads
         self.outcome: dict[str, dict[str, Any]] = {}  # stage -> what its last evaluation found, for figures
+        self._broken = 0  # steps in a row without a finite loss
+        self.warm_state: dict[str, Any] | None = None  # of an optimizer, that a new run starts from
 
     def loss(self, batch: Batch) -> Tensor:
         """The training loss of a batch, a scalar."""
         raise TypeError(f"{type(self).__name__} defines no loss")
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
-        """Augment, encode, compare. Raises Diverged before a NaN reaches the weights."""
+    def on_train_start(self) -> None:
+        """Take over the optimizer's moments of a warm start, not its rates."""
+        if self.warm_state is None or self.trainer.global_step:
+            return
+        optimizer = self.trainer.optimizers[0]
+        rates = [group["lr"] for group in optimizer.param_groups]
+        optimizer.load_state_dict(self.warm_state)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+    def training_step(self, batch: Batch, index: int) -> Tensor | None:
+        """Augment, encode, compare. A step without a finite loss is left out; a third in a row raises Diverged."""
         loss = self.loss(self.augment.wave(batch))
         if not torch.isfinite(loss):
-            raise Diverged(f"the training loss became {loss.item()} at step {self.global_step}; lower optimizer.lr")
+            self._broken += 1
+            if self._broken >= PATIENCE or self.trainer.world_size > 1:  # other ranks wait for our gradients
+                raise Diverged(f"the training loss became {loss.item()} at step {self.global_step}; lower optimizer.lr")
+            return None
+        self._broken = 0
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["row"]))
         return loss
 
@@ -80,6 +100,10 @@ class Task(L.LightningModule):
     def embed(self, batch: Batch) -> Tensor:
         """One vector an excerpt, (B, D)."""
         raise TypeError(f"{type(self).__name__} has no embedding")
+
+    def baselines(self, data: Any) -> dict[str, dict[str, float]]:
+        """Scores of simple methods on the test split that stand beside this task's in every table."""
+        return {}
 
     def figures(self, stage: str) -> dict[str, Any]:
         """Figures by name that show the last evaluation of a stage (valid or test)."""

@@ -32,7 +32,6 @@ class Classification(Task):
     mode: ClassVar[str] = "max"
     score: ClassVar[str] = "macro_f1"
     curves: ClassVar[tuple[str, ...]] = ("valid/macro_f1", "valid/map", "valid/accuracy", "valid/roc_auc")
-    baseline: ClassVar[bool] = True
     thresholds: Tensor
 
     def __init__(
@@ -153,6 +152,12 @@ class Classification(Task):
     def decide(self, prob: Tensor) -> Tensor:
         """Decisions (files, K) bool: above the thresholds, or the most probable class."""
         return decide(prob, self.thresholds.to(prob) if self.spec.multilabel else None).bool()
+
+    def baselines(self, data: Any) -> dict[str, dict[str, float]]:
+        """MFCC means and deviations with logistic regression."""
+        from tonnetz.baseline import mfcc_baseline
+
+        return {"baseline": mfcc_baseline(data)}
 
     def figures(self, stage: str) -> dict[str, Any]:
         """Bars per class; of a test also confusion, ROC curves and the histogram of probabilities."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
+
+from tonnetz.errors import UserError
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -18,3 +21,30 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     plain = [p for p in parameters if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def prodigy(
+    params: Any,
+    lr: float = 1.0,
+    weight_decay: float = 0.01,
+    d_coef: float = 1.0,
+    safeguard_warmup: bool = False,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> torch.optim.Optimizer:
+    """Prodigy (Mishchenko & Defazio 2023) with decoupled decay: it finds the rate by itself; leave lr at 1.
+
+    Raises UserError when the extra `prodigy` is not installed.
+    """
+    try:
+        from prodigyopt import Prodigy
+    except ImportError:
+        raise UserError("optimizer=prodigy: is not installed; pip install 'tonnetz[prodigy]'") from None
+    return Prodigy(
+        params,
+        lr=lr,
+        betas=tuple(betas),
+        weight_decay=weight_decay,
+        decouple=True,
+        d_coef=d_coef,
+        safeguard_warmup=safeguard_warmup,
+    )

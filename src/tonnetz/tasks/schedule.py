@@ -61,6 +61,37 @@ def step(optimizer: Optimizer, steps: int, every: float = 0.3, gamma: float = 0.
     return _schedule(optimizer, lambda t: gamma ** (t // span))
 
 
+def decay(
+    optimizer: Optimizer,
+    steps: int,
+    every: int = 1000,
+    gamma: float = 0.9,
+    floor: float = 1e-4,
+    hold: int = 0,
+    warmup: int = 0,
+) -> LambdaLR:
+    """CoverHunter's schedule: multiply the rate by `gamma` at every multiple of `every` steps beyond `hold`.
+
+    The rate itself (not a multiple of it) never falls below `floor`. `hold` and `warmup` (linear) count steps.
+    """
+    _check_steps(steps)
+    if every < 1 or hold < 0 or warmup < 0 or not 0 < gamma <= 1 or floor < 0:
+        raise UserError(
+            f"schedule: every={every} gamma={gamma} floor={floor} hold={hold} warmup={warmup}; need every >= 1, "
+            "0 < gamma <= 1, and the others not negative"
+        )
+    peak = optimizer.param_groups[0]["lr"]
+    lowest = min(floor / peak, 1.0) if peak else 1.0
+
+    def factor(t: int) -> float:
+        times = max(0, t // every - hold // every)
+        return max(gamma**times, lowest) * (_rise(t, warmup) if t < warmup else 1.0)
+
+    made = _schedule(optimizer, factor)
+    made.hold = hold  # type: ignore[attr-defined]  # patience waits for it
+    return made
+
+
 def constant(optimizer: Optimizer, steps: int, warmup: float = 0.0) -> LambdaLR:
     """Linear warm-up, then the optimizer's own rate."""
     rise = _span("warmup", warmup, steps)

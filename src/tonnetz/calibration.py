@@ -1,0 +1,230 @@
+"""What does a distance mean? Distances of unrelated recordings turn it into a z-score, a p-value and a yes or no."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tonnetz.errors import UserError
+from tonnetz.windows import CELLS, blocks, crops
+
+if TYPE_CHECKING:
+    from tonnetz.index import Index
+
+SEED = 12345
+STEP = 1.25  # ratio of the query lengths that are measured
+WHOLE, CENTROIDS = 0, -1  # levels of whole recordings and of works; others are numbers of query windows
+PAIRS = 50_000
+WORK = 2e10  # multiplications that the pairs, and that the strangers, of one level may take, about
+EXHAUSTIVE = 2000  # recordings up to which all pairs are listed
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Distances that occur without kinship.
+
+    Args:
+        pairs: (n,) sorted, of two recordings of different works.
+        nearest: (k,) sorted, of a recording and the nearest one of another work: the best match of a stranger.
+        kin: (g,) sorted, of a recording and the nearest other one of its work.
+    """
+
+    pairs: np.ndarray
+    nearest: np.ndarray
+    kin: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    @classmethod
+    def of(cls, nulls: Mapping[str, Tensor], level: int) -> Calibration | None:
+        """The one of a level of what `calibrate` found; None without it."""
+        levels = nulls["null_level"].tolist() if nulls else []
+        if level not in levels:
+            return None
+        rows = (nulls[f"null_{name}"][levels.index(level)].numpy() for name in ("pairs", "nearest", "kin"))
+        return cls(*(values[np.isfinite(values)] for values in rows))
+
+    @property
+    def mean(self) -> float:
+        """Mean distance of unrelated recordings."""
+        return float(self.pairs.mean())
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the distances of unrelated recordings."""
+        return float(self.pairs.std(ddof=1)) if len(self.pairs) > 1 else 0.0
+
+    def z(self, distance: np.ndarray) -> np.ndarray:
+        """Deviations above the mean; strongly negative is near. 0 when all unrelated distances are equal."""
+        deviation = self.deviation
+        return (np.asarray(distance) - self.mean) / deviation if deviation else np.zeros_like(distance, float)
+
+    def p(self, distance: np.ndarray) -> np.ndarray:
+        """Share of unrelated recordings that are as near, (k + 1) / (n + 1): monotone, never below 1 / (n + 1)."""
+        return _rank(self.pairs, distance)
+
+    def chance(self, distance: np.ndarray) -> np.ndarray:
+        """Probability that the best match of a recording without kin in the index is as near."""
+        return _rank(self.nearest, distance)
+
+    def threshold(self, p: float) -> float:
+        """Largest distance at which a recording without kin finds a match with probability `p` at most.
+
+        Below what so many recordings resolve, 1 / (k + 1), the tail of a normal distribution stands in.
+        """
+        if not 0 < p <= 1:
+            raise UserError(f"job.p={p}: must be more than 0 and at most 1")
+        k = int(np.floor(p * (len(self.nearest) + 1) + 1e-9)) - 1  # strangers that may be as near
+        if k >= len(self.nearest):
+            return float("inf")
+        if k >= 0:
+            return float(np.nextafter(self.nearest[k], -np.inf))
+        if not len(self.nearest):
+            return float("nan")
+        deviation = float(self.nearest.std(ddof=1)) if len(self.nearest) > 1 else 0.0
+        tail = float(self.nearest.mean()) + deviation * NormalDist().inv_cdf(p)
+        return min(tail, float(np.nextafter(self.nearest[0], -np.inf)))  # nearer than any stranger was
+
+
+def _rank(null: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    return (np.searchsorted(null, distance, side="right") + 1) / (len(null) + 1)
+
+
+def unrelated_pairs(work: np.ndarray, count: int = PAIRS, seed: int = SEED) -> np.ndarray:
+    """Up to `count` distinct pairs (n, 2) of recordings of different works, in random order and direction.
+
+    `work` (N,) is a code; recordings whose work is unknown (-1) take part only when no two works are known, and then
+    count as works of their own.
+    """
+    random = np.random.default_rng(seed)
+    rows = np.flatnonzero(work >= 0)
+    if len(np.unique(work[rows])) < 2:
+        rows = np.arange(len(work))
+        work = np.where(work < 0, np.arange(len(work)) + work.max(initial=0) + 1, work)
+    if len(rows) <= EXHAUSTIVE:
+        a, b = (rows[side] for side in np.triu_indices(len(rows), 1))
+        different = np.flatnonzero(work[a] != work[b])
+        chosen = random.permutation(different)[:count]
+        pairs = np.stack([a[chosen], b[chosen]], 1)
+    else:
+        drawn = rows[random.integers(len(rows), size=(2 * count, 2))]
+        drawn = np.sort(drawn[work[drawn[:, 0]] != work[drawn[:, 1]]], 1)
+        unique, first = np.unique(drawn, axis=0, return_index=True)
+        pairs = unique[np.argsort(first)][:count]
+    flip = random.random(len(pairs)) < 0.5
+    return np.where(flip[:, None], pairs[:, ::-1], pairs)
+
+
+def roc(genuine: np.ndarray, impostor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """False accepts, true accepts and thresholds (n,) when distances up to the threshold are accepted.
+
+    `genuine` (g,) are distances to the nearest recording of the own work, `impostor` (k,) to the nearest of another.
+    """
+    thresholds = np.unique(np.concatenate([genuine, impostor]))
+    accepted = (np.searchsorted(np.sort(values), thresholds, side="right") for values in (impostor, genuine))
+    false, true = (n / max(len(v), 1) for n, v in zip(accepted, (impostor, genuine), strict=True))
+    return np.r_[0.0, false], np.r_[0.0, true], np.r_[-np.inf, thresholds]
+
+
+def equal_error(genuine: np.ndarray, impostor: np.ndarray) -> tuple[float, float]:
+    """Threshold at which as many kin are refused as strangers accepted, and that rate. NaN without either."""
+    if not len(genuine) or not len(impostor):
+        return float("nan"), float("nan")
+    false, true, thresholds = roc(genuine, impostor)
+    best = int(np.argmin(np.abs(false - (1 - true))))
+    return float(thresholds[best]), float((false[best] + 1 - true[best]) / 2)
+
+
+def area(genuine: np.ndarray, impostor: np.ndarray) -> float:
+    """Probability that a kin is nearer than a stranger, ties counting half: the area under the ROC curve."""
+    if not len(genuine) or not len(impostor):
+        return float("nan")
+    ordered = np.sort(impostor)
+    above = len(ordered) - np.searchsorted(ordered, genuine, side="right")
+    ties = np.searchsorted(ordered, genuine, side="right") - np.searchsorted(ordered, genuine, side="left")
+    return float((above + 0.5 * ties).mean() / len(ordered))
+
+
+def calibrate(index: Index, level: int = WHOLE) -> dict[str, Tensor]:
+    """Measure an index by its own recordings: for queries of `level` windows, or for whole ones and for centroids.
+
+    Fewer windows find a worse best match, so short queries have scales of their own. Returns `null_level` (L,), and
+    sorted `null_pairs` (L, n), `null_nearest` and `null_kin` (L, k), infinite where there is none; {} for one work.
+    """
+    from tonnetz.index import CANDIDATES
+    from tonnetz.shortlist import Shortlist
+
+    random = np.random.default_rng(SEED)
+    typical = typical_windows(index)
+    cost = typical * (level or typical) * max(index.vectors.shape[1], 64) * index.matching.turns  # of a comparison
+    pairs = unrelated_pairs(index.work, int(np.clip(WORK / cost, 1000, PAIRS)))
+    if not len(pairs):
+        return {}
+    candidates = min(len(index), CANDIDATES) if Shortlist.wanted(None, len(index.vectors)) else len(index)
+    probes = random.permutation(np.unique(pairs))[: int(np.clip(WORK / (cost * candidates), 30, 1000))]
+    levels, found = [level], [_recordings(index, pairs, probes, level or None, random)]
+    if level == WHOLE and len(index.works) > 1:
+        levels, found = [*levels, CENTROIDS], [*found, _centroids(index, pairs, probes)]
+    unrelated, nearest, kin = (torch.from_numpy(np.sort(np.stack(column), 1)) for column in zip(*found, strict=True))
+    return {"null_level": torch.tensor(levels), "null_pairs": unrelated, "null_nearest": nearest, "null_kin": kin}
+
+
+def typical_windows(index: Index) -> int:
+    """Median number of windows of a recording."""
+    return int(np.median(index.count)) if len(index) else 1
+
+
+def level_of(index: Index, windows: int) -> int:
+    """The level for queries of so many windows: steps of a quarter, and whole recordings from the median on."""
+    if windows >= typical_windows(index):
+        return WHOLE
+    return windows if windows < 5 else int(5 * STEP ** np.floor(np.log(windows / 5) / np.log(STEP) + 1e-9))
+
+
+def _recordings(
+    index: Index, pairs: np.ndarray, probes: np.ndarray, windows: int | None, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distances of unrelated pairs, and of each probe to its nearest stranger and nearest kin.
+
+    The first of a pair, and the probe, is cut to `windows` neighbours at a random place.
+    """
+    first, count = crops(index.first, index.count, windows, random)
+    unrelated = np.empty(len(pairs), np.float32)
+    order = np.argsort(count[pairs[:, 0]], kind="stable")
+    for part in blocks(count[pairs[order, 0]] * index.vectors.shape[1]):
+        chosen = order[part]
+        queries, valid = index.cut(first[pairs[chosen, 0]], count[pairs[chosen, 0]])
+        unrelated[chosen] = index.pair_distances(queries, valid, np.arange(len(chosen)), pairs[chosen, 1])
+    work = index.work
+    work = np.where(work < 0, len(work) + np.arange(len(work)), work)  # what is unknown has no kin
+    nearest, kin = [], []
+    step = max(1, CELLS // (8 * len(index)))
+    for begin in range(0, len(probes), step):
+        mine = probes[begin : begin + step]
+        distance, rows = index.scores(*index.cut(first[mine], count[mine]))  # (q, C)
+        rows = np.broadcast_to(np.arange(len(index)), distance.shape) if rows is None else rows
+        same = work[mine][:, None] == work[rows]
+        nearest.append(np.where(same, np.inf, distance).min(1))
+        same &= rows != mine[:, None]
+        kin.append(np.where(same, distance, np.inf).min(1))
+    return unrelated, np.concatenate(nearest), np.concatenate(kin)
+
+
+def _centroids(index: Index, pairs: np.ndarray, probes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same from recordings to works; kin is the centroid of the own work without the probe."""
+    work, centroids, members = index.work, index.centroids().vectors, index.members()
+    unrelated = 1 - (index.turned(members[pairs[:, 0]]) * centroids[work[pairs[:, 1]]]).sum(-1).amax(0)
+    mine, own = members[probes], torch.from_numpy(work[probes])
+    distance = index.centroid_distances(mine[:, None], torch.ones(len(mine), 1, dtype=torch.bool))  # (q, W)
+    distance = distance.scatter(1, own[:, None], torch.inf)
+    known = np.flatnonzero(work >= 0)
+    total = torch.zeros_like(centroids).index_add_(0, torch.from_numpy(work[known]), members[known])
+    rest = F.normalize(total[own] - mine, dim=-1)
+    kin = 1 - (rest * mine).sum(-1)
+    alone = torch.bincount(torch.from_numpy(work[known]))[own] < 2
+    return unrelated.numpy(), distance.amin(1).numpy(), kin.masked_fill(alone, torch.inf).numpy()

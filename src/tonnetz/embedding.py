@@ -1,0 +1,159 @@
+"""Vectors of recordings with a restored task: every window, or every segment of it, with its start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from tonnetz import audio
+from tonnetz.ahead import ahead
+from tonnetz.build import Experiment
+from tonnetz.data.plan import Plan
+from tonnetz.data.recordings import Recordings, recording_batches
+from tonnetz.errors import UserError
+from tonnetz.index import weights_fingerprint
+
+ENCODER = ("encoder.", "pooling.", "projection.")  # parts of a task that make its vectors
+
+
+def model_fingerprint(task: torch.nn.Module) -> str:
+    """16 hex digits that identify encoder, pooling and projection; heads do not matter."""
+    return fingerprint_of(task.state_dict())
+
+
+def fingerprint_of(weights: Mapping[str, Tensor]) -> str:
+    """The same, from the weights of a checkpoint."""
+    return weights_fingerprint({name: value for name, value in weights.items() if name.startswith(ENCODER)})
+
+
+def plan_of(
+    experiment: Experiment, window: float | None = None, hop: float | None = None, pad: str | None = None
+) -> Plan:
+    """The plan of the task's evaluation windows, with other lengths or padding when given, at the tempo of the file."""
+    plan = experiment.data.plan
+    span = window or plan.span
+    return replace(plan, seconds=span, window=None, hop=hop or plan.hop or span, pad=pad or plan.pad, tempi=(1.0,))
+
+
+def vectors_of(task: Any, batch: Mapping[str, Tensor], seconds: float, device: torch.device) -> dict[str, Tensor]:
+    """Vectors (m, D) with row, start and length in seconds (m,) of a batch: of its segments, or of its excerpts."""
+    moved = {key: value.to(device) for key, value in batch.items()}
+    if hasattr(task, "segments"):
+        z, valid, start = task.segments(moved)  # (B, S, D), (B, S), (B, S)
+    else:
+        z, start = task.embed(moved)[:, None], moved["start"][:, None]
+        valid = torch.ones_like(start, dtype=torch.bool)
+    row = batch["row"][:, None].expand(valid.shape)[valid.cpu()]
+    z, start = z[valid].float().cpu(), start[valid].float().cpu()
+    length = torch.full_like(start, getattr(task, "segment", None) or seconds)
+    return {"vectors": z, "row": row, "start": start, "length": length}
+
+
+def embed_batches(
+    experiment: Experiment, batches: Iterator[Any], plan: Plan, device: torch.device
+) -> dict[str, Tensor]:
+    """Vectors of all batches, sorted by row and start; a segment that two windows share counts once."""
+    task = experiment.task.to(device).eval()
+    with torch.inference_mode():
+        parts = [vectors_of(task, batch, plan.span, device) for batch in batches]
+    if not parts:
+        size = {"vectors": (0, 0), "row": (0,), "start": (0,), "length": (0,)}
+        return {name: torch.zeros(shape, dtype=torch.long if name == "row" else None) for name, shape in size.items()}
+    found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    place = np.stack([found["row"].numpy(), np.round(found["start"].numpy(), 3)], 1)
+    _, first = np.unique(place, axis=0, return_index=True)
+    return {name: value[torch.from_numpy(first)] for name, value in found.items()}
+
+
+def embed_files(
+    experiment: Experiment, paths: list[str], plan: Plan, device: torch.device, errors: dict[str, str]
+) -> dict[str, Tensor]:
+    """Vectors of audio files, `row` counting them; reasons of unusable files go to `errors` by path."""
+    bad: dict[int, str] = {}
+    found = embed_batches(experiment, file_batches(experiment, paths, plan, bad), plan, device)
+    errors |= {paths[i]: reason for i, reason in bad.items()}
+    return found
+
+
+def file_batches(
+    experiment: Experiment, paths: list[str], plan: Plan, errors: dict[int, str]
+) -> Iterator[dict[str, Tensor]]:
+    """Windows of files as the task reads its corpus, audio or features; reasons of bad files go to `errors`."""
+    if plan.source == "features":
+        return feature_batches(experiment, paths, plan, errors)
+    data = experiment.data
+    recordings = Recordings(paths, plan, data.frontend.sample_rate, data.normalize)
+    return recording_batches(recordings, data.batch_size, data.workers, errors)
+
+
+def feature_batches(
+    experiment: Experiment, paths: list[str], plan: Plan, errors: dict[int, str]
+) -> Iterator[dict[str, Tensor]]:
+    """Windows of the features of whole files, as a feature store would give them, one batch after the other."""
+    data = experiment.data
+
+    def read(i: int) -> dict[str, Any]:
+        try:
+            return {"row": i, **_features(experiment, paths[i], plan)}
+        except UserError as error:
+            return {"row": i, "error": str(error)}
+
+    for item in ahead(read, iter(range(len(paths))), data.workers):
+        if "error" in item:
+            errors[item["row"]] = item["error"]
+            continue
+        for begin in range(0, len(item["start"]), data.batch_size):
+            part = {key: item[key][begin : begin + data.batch_size] for key in ("features", "lengths", "start")}
+            yield {**part, "row": torch.full((len(part["start"]),), item["row"])}
+
+
+def _features(experiment: Experiment, path: str, plan: Plan) -> dict[str, Tensor]:
+    frontend = experiment.data.frontend
+    rate = frontend.sample_rate
+    signal, _ = audio.read(path, rate)
+    peak = np.abs(signal).max()
+    if peak < audio.SILENCE:
+        raise UserError(f"{path}: silent (peak {peak:.1e}); nothing to judge")
+    signal = signal / peak if experiment.data.normalize else signal
+    with torch.inference_mode():
+        whole = frontend(torch.from_numpy(signal)[None, None].to(_device(frontend)))[0].cpu()  # (C, F, T)
+    window = round(plan.span * rate)
+    starts = audio.window_starts(len(signal), window, round((plan.hop or plan.span) * rate))
+    count = max(1, int(frontend.frames(torch.tensor(window))))
+    first = torch.from_numpy(starts // frontend.hop).clamp(max=whole.shape[-1] - 1)
+    lengths = (whole.shape[-1] - first).clamp(1, count)  # (n,)
+    place = torch.arange(count)
+    inside = place < lengths[:, None]
+    index = first[:, None] + torch.where(inside, place, place % lengths[:, None])  # (n, count)
+    features = whole[..., index].permute(2, 0, 1, 3)  # (n, C, F, count)
+    if plan.pad == "repeat":
+        lengths = torch.full_like(lengths, count)
+    else:
+        low = features.amin((1, 2, 3), keepdim=True) if frontend.floor is None else torch.tensor(frontend.floor)
+        features = torch.where(inside[:, None, None], features, low)
+    return {"features": features, "lengths": lengths, "start": torch.from_numpy(starts / rate)}
+
+
+def _device(module: torch.nn.Module) -> torch.device:
+    return next((value.device for value in module.buffers()), torch.device("cpu"))
+
+
+def embed_tracks(experiment: Experiment, frame: pl.DataFrame, plan: Plan, device: torch.device) -> dict[str, Tensor]:
+    """Vectors of rows of the corpus's table, `row` counting them."""
+    data = copy(experiment.data)  # the same prepared audio and features, another choice of tracks
+    data.plan, data._table = plan, frame.with_columns(split=pl.lit("test"))
+    return embed_batches(experiment, iter(data.windows("test", alone=True)), plan, device)
+
+
+def step_of(row: np.ndarray, start: np.ndarray) -> float:
+    """Seconds between neighbouring vectors: the median over all that follow another of their recording."""
+    same = row[1:] == row[:-1]
+    steps = np.diff(start)[same]
+    return round(float(np.median(steps)), 4) if len(steps) else 1.0

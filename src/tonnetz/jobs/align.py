@@ -1,0 +1,116 @@
+"""job=align: which moments of the versions of a work correspond; for the fine stage of training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from torch import Tensor
+from torch.nn import functional as F
+
+from tonnetz.alignment import align, check_method, compose, regular, same_work_pairs, write
+from tonnetz.build import restore
+from tonnetz.device import choose_device
+from tonnetz.embedding import embed_tracks, model_fingerprint, plan_of, step_of
+from tonnetz.errors import UserError
+from tonnetz.figures import save
+from tonnetz.jobs.compare import similarity_figure
+from tonnetz.manifest import Run
+from tonnetz.quiet import quiet
+from tonnetz.tracks import SPLITS
+from tonnetz.transposition import PITCHES, transpose
+from tonnetz.windows import extents
+
+
+def run(cfg: DictConfig, run: Run) -> None:
+    """Align the recordings of each work of ``job.split``; writes alignment.jsonl and a picture."""
+    quiet()
+    job = cfg.job
+    check_method(job.method)
+    if job.window <= 0 or job.hop <= 0 or job.minimum < 1 or not 0 <= job.overlap <= 1:
+        given = f"job.window={job.window} hop={job.hop} minimum={job.minimum} overlap={job.overlap}"
+        raise UserError(f"{given}: must be positive, and the overlap at most 1")
+    if job.split not in SPLITS:
+        raise UserError(f"job.split={job.split}: known are {', '.join(SPLITS)}")
+    experiment, _ = restore(cfg, list(HydraConfig.get().overrides.task))
+    task: Any = experiment.task
+    frame = experiment.data.split(job.split)
+    whole = getattr(task, "segment", None) is None
+    plan = plan_of(experiment, job.window, job.hop) if whole else plan_of(experiment)
+    found = embed_tracks(experiment, frame, plan, choose_device(cfg.trainer.accelerator))
+    step = job.hop if whole else step_of(found["row"].numpy(), found["start"].numpy())
+    found, step = thin(found, step, job.hop)
+    window = round(float(found["length"][0]), 4)
+    vectors = F.normalize(found["vectors"], dim=-1)
+    first, count = extents(found["row"].numpy(), frame.height)
+    pairs, vectors = chosen(frame, vectors, found["row"], first, count, job, getattr(task, "matching", None))
+    result = align(vectors, first, count, pairs, window, step, job.method, job.minimum, job.overlap, job.seed)
+    if len(pairs):
+        draw(vectors, first, count, pairs, result, window, step, frame["id"].to_list(), run)
+    if job.pairs == "medoid":
+        pairs, result = compose(pairs, result)
+    file = run.folder / "alignment.jsonl"
+    facts = {"window": window, "hop": step, "model": model_fingerprint(task)}
+    write(file, frame["id"].to_list(), pairs, result, facts)
+    sure = result["confidence"] >= job.floor
+    print(f"{len(pairs)} pairs of {frame['work'].n_unique()} works, {sure.mean():.0%} with confidence >= {job.floor}")
+    quartiles = ", ".join(f"{q:.1f}" for q in np.quantile(np.abs(result["shift"]), [0.25, 0.5, 0.75]))
+    print(f"shifts in seconds (quartiles of their size): {quartiles}; model {facts['model']}: {file}")
+    run.facts["alignment"] = {"pairs": len(pairs), "sure": float(sure.mean()), **facts}
+
+
+def thin(found: dict[str, Tensor], step: float, hop: float) -> tuple[dict[str, Tensor], float]:
+    """The vectors on a grid of about `hop` seconds, from vectors `step` seconds apart, and the grid's step."""
+    times = max(1, round(hop / step))
+    start = found["start"].numpy()
+    keep = regular(found["row"].numpy(), start, step) & (np.round(start / step) % times == 0)
+    return {name: value[torch.from_numpy(keep)] for name, value in found.items()}, step * times
+
+
+def chosen(
+    frame: pl.DataFrame, vectors: Tensor, row: Tensor, first: np.ndarray, count: np.ndarray, job: Any, matching: Any
+) -> tuple[np.ndarray, Tensor]:
+    """Pairs (P, 2) of recordings of a work; and the vectors, in the key of the work's first recording."""
+    work = (frame["work"].rank("dense").cast(pl.Int64) - 1).fill_null(-1).to_numpy()
+    mean = torch.zeros(len(work), vectors.shape[1]).index_add_(0, row, vectors)
+    if getattr(matching, "turns", 1) > 1:
+        key = keys(mean, work)
+        turned = torch.stack([transpose(vectors, turn) for turn in range(PITCHES)])  # (12, M, D)
+        vectors = turned[key[row], torch.arange(len(vectors))]
+        mean = torch.zeros_like(mean).index_add_(0, row, vectors)
+    pairs = same_work_pairs(work, job.pairs, job.budget, job.seed, F.normalize(mean, dim=-1))
+    if not len(pairs):
+        raise UserError(f"job.split={job.split}: no work has two recordings there; nothing can be aligned")
+    return pairs, vectors
+
+
+def keys(mean: Tensor, work: np.ndarray) -> Tensor:
+    """Rotation (N,) that makes the mean vector of each recording most like that of its work's first one."""
+    place, inverse = np.unique(work, return_index=True, return_inverse=True)[1:]
+    first = torch.from_numpy(place[inverse])
+    turned = torch.stack([transpose(mean, turn) for turn in range(PITCHES)])  # (12, N, D)
+    return (turned * mean[first]).sum(-1).argmax(0)
+
+
+def draw(
+    vectors: Tensor,
+    first: np.ndarray,
+    count: np.ndarray,
+    pairs: np.ndarray,
+    result: dict[str, np.ndarray],
+    window: float,
+    step: float,
+    ids: list[str],
+    run: Run,
+) -> None:
+    """A picture of the pair with the median confidence."""
+    middle = np.argsort(result["confidence"])[len(pairs) // 2]
+    a, b = pairs[middle]
+    sides = [vectors[first[r] : first[r] + count[r]] for r in (a, b)]
+    line = result["ratio"][middle], result["shift"][middle]
+    picture = similarity_figure((sides[0] @ sides[1].T).numpy(), step, window, *line, [ids[a], ids[b]])
+    save(picture, run.folder / "figures" / "alignment.png")

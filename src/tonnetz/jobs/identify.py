@@ -1,0 +1,229 @@
+"""job=identify: which work is it? Recordings are looked up in an index; what has no kin there gets "no match"."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from tonnetz.alignment import lag, regular
+from tonnetz.atomic import replacing
+from tonnetz.build import restore
+from tonnetz.calibration import Calibration, equal_error
+from tonnetz.data.recordings import find_recordings
+from tonnetz.device import choose_device
+from tonnetz.embedding import embed_files, step_of
+from tonnetz.errors import UserError
+from tonnetz.index import Index
+from tonnetz.jobs.index import as_list, check, index_folder, plan_for
+from tonnetz.jobs.predict import report_bad
+from tonnetz.manifest import Run, write_json
+from tonnetz.quiet import quiet
+from tonnetz.windows import extents, gather
+
+COLUMNS = ["query", "match", "rank", "work", "recording", "distance", "z", "p", "chance"]
+PLACES = ["query_start", "match_start", "shift", "confidence", "semitones"]
+
+
+def run(cfg: DictConfig, run: Run) -> None:
+    """Look up ``job.inputs``; writes matches.json and matches.csv."""
+    quiet()
+    check_keys(cfg)
+    index = Index.open(index_folder(cfg))
+    paths, errors = usable(as_list(cfg.job.inputs))
+    experiment, _ = restore(cfg, list(HydraConfig.get().overrides.task))
+    check(index, experiment)
+    device = choose_device(cfg.trainer.accelerator)
+    found = embed_files(experiment, paths, plan_for(index, experiment, cfg.job.pad), device, errors)
+    results = identify(index, found, paths, cfg.job)
+    write_json(run.folder / "matches.json", results)
+    write_matches(run.folder / "matches.csv", results)
+    show(results, cfg.job.show)
+    matched = sum(item["match"] is True for item in results)
+    print(f"{matched} of {len(results)} recordings have a match: {run.folder / 'matches.json'}")
+    run.facts["queries"] = {"looked up": len(results), "matched": matched, "bad": len(errors)}
+    report_bad(errors, run.folder, experiment.cfg.data.on_error, len(results))
+
+
+def check_keys(cfg: DictConfig) -> None:
+    """Raise UserError for a key that cannot be obeyed, before anything is read."""
+    job = cfg.job
+    if OmegaConf.is_missing(job, "inputs") or not as_list(job.inputs):
+        raise UserError("job.inputs is missing: give files, folders or CSV files, job.inputs=[FILE,FOLDER]")
+    if job.top < 1:
+        raise UserError(f"job.top={job.top}: must be at least 1")
+    if not 0 < job.p <= 1:
+        raise UserError(f"job.p={job.p}: must be more than 0 and at most 1")
+    if not isinstance(job.threshold, int | float | None) and job.threshold != "equal":
+        raise UserError(f"job.threshold={job.threshold}: give a distance, equal, or null to judge by job.p")
+
+
+def usable(inputs: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Audio files of all inputs, and why others give none."""
+    paths: list[str] = []
+    errors: dict[str, str] = {}
+    for item in inputs:
+        try:
+            paths += find_recordings([item])
+        except UserError as error:
+            errors[item] = str(error)
+    return list(dict.fromkeys(paths)), errors
+
+
+def identify(index: Index, found: dict[str, Tensor], paths: Sequence[str], job: Any) -> list[dict[str, Any]]:
+    """One dict a query that has vectors: path, whether it has a match, and the matches, nearest first."""
+    if job.get("reduction"):
+        index.match_by(job.reduction)
+    rows, code = found["row"].unique(return_inverse=True)
+    if not len(rows):
+        return []
+    first, count = extents(code.numpy(), len(rows))
+    queries, valid = gather(found["vectors"], first, count)
+    best = index.search(queries, valid, job.top, job.mode, job.faiss)
+    places = best.place[:, : job.places] if job.mode != "centroids" else best.place[:, :0]
+    where = offsets(index, queries, valid, gather(found["start"], first, count)[0].numpy(), places)
+    results = []
+    for q, row in enumerate(rows.tolist()):
+        calibration = index.calibration(int(count[q]), job.mode) if not job.get("reduction") else None
+        matches = judged(index, best.place[q], best.distance[q], where[q], calibration, job.mode)
+        limit = threshold(calibration, job)
+        match = None if limit is None or not matches else bool(matches[0]["distance"] <= limit)
+        head = {"path": paths[row], "windows": int(count[q]), "match": match, "threshold": limit}
+        results.append({**head, "work": matches[0]["work"] if match else None, "matches": matches})
+    return results
+
+
+def threshold(calibration: Calibration | None, job: Any) -> float | None:
+    """Largest distance of a match; None when the index cannot tell."""
+    if isinstance(job.threshold, int | float):
+        return float(job.threshold)
+    if calibration is None:
+        return None
+    if job.threshold == "equal":
+        limit = equal_error(calibration.kin, calibration.nearest)[0]
+    else:
+        limit = calibration.threshold(job.p) if len(calibration.nearest) else float("nan")
+    return None if np.isnan(limit) else limit
+
+
+def judged(
+    index: Index, place: np.ndarray, distance: np.ndarray, where: Any, calibration: Calibration | None, mode: str
+) -> list[dict[str, Any]]:
+    """The matches of one query with what their distances mean."""
+    kept = place >= 0
+    place, distance = place[kept], distance[kept].astype(float)
+    columns: dict[str, list[Any]] = {"rank": list(range(1, len(place) + 1))}
+    if mode == "centroids":
+        names = index.centroids()
+        columns |= {
+            "work": [names.works[i] for i in place],
+            "recording": [None] * len(place),
+            "path": [None] * len(place),
+        }
+        columns["inside"] = (distance <= names.radius.numpy()[place]).tolist()
+    else:
+        rows = index.table[place.tolist()]
+        columns |= {"work": rows["work"].to_list(), "recording": rows["id"].to_list(), "path": rows["path"].to_list()}
+    columns["distance"] = distance.round(6).tolist()
+    for name in ("z", "p", "chance"):
+        known = calibration is not None and len(calibration.nearest if name == "chance" else calibration.pairs)
+        columns[name] = getattr(calibration, name)(distance).tolist() if known else [None] * len(place)
+    columns |= {name: (values + [None] * len(place))[: len(place)] for name, values in where.items()}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def offsets(
+    index: Index, queries: Tensor, valid: Tensor, start: np.ndarray, place: np.ndarray
+) -> list[dict[str, list[Any]]]:
+    """Where in both recordings the best pair of windows is, and the shift of the best alignment, for every match.
+
+    `start` (Q, S) are the windows of the queries, `place` (Q, k) recordings of the index, -1 for none.
+    """
+    query, column = np.nonzero(place >= 0)
+    row = place[query, column]
+    step = step_of(index.row, index.start.numpy())
+    blocks = ((query[i : i + 64], row[i : i + 64]) for i in range(0, len(row), 64))
+    parts = [_meet(index, queries, valid, start, *block, step) for block in blocks]
+    columns = [np.concatenate(values) for values in zip(*parts, strict=True)] if parts else [np.zeros(0)] * len(PLACES)
+    mine = [query == q for q in range(len(place))]
+    return [{n: c[m].round(3).tolist() for n, c in zip(PLACES, columns, strict=True)} for m in mine]
+
+
+def _meet(
+    index: Index, queries: Tensor, valid: Tensor, start: np.ndarray, query: np.ndarray, row: np.ndarray, step: float
+) -> tuple[np.ndarray, ...]:
+    cells, key = index.similarities(queries, valid, query, row)  # (P, S, s)
+    best = best_run(cells).numpy()
+    i, j = best // cells.shape[2], best % cells.shape[2]
+    begin = start[query]  # (P, S)
+    end = index.start.numpy()[np.minimum(index.first[row][:, None] + np.arange(cells.shape[2]), len(index.start) - 1)]
+    off = ~(torch.from_numpy(_grid(begin, step))[:, :, None] & torch.from_numpy(_grid(end, step))[:, None])
+    place, sure = lag(cells.masked_fill(off, torch.nan))
+    semitones = np.where(key.numpy() > 6, key.numpy() - 12, key.numpy())
+    pairs = np.arange(len(row))
+    return begin[pairs, i], end[pairs, j], step * place.numpy(), sure.numpy(), semitones
+
+
+def best_run(cells: Tensor, length: int = 8) -> Tensor:
+    """Where in cells (P, S, s), flattened, the run of `length` windows along both begins that agrees best, (P,).
+
+    A single pair of windows can agree by chance. It decides where a recording is shorter than the run.
+    """
+    total = cells.clone()
+    for k in range(1, min(length, *cells.shape[1:])):
+        total[:, :-k, :-k] += cells[:, k:, k:]
+        total[:, -k:], total[:, :, -k:] = torch.nan, torch.nan
+    short = total.isnan().flatten(1).all(1)[:, None, None]
+    return torch.where(short, cells, total).nan_to_num(-torch.inf).flatten(1).argmax(1)
+
+
+def _grid(start: np.ndarray, step: float) -> np.ndarray:
+    """Windows (P, S) whose place in their recording is their start in steps; others would bend the diagonals."""
+    return regular(np.zeros(0), start, step) & (np.round(start / step) == np.arange(start.shape[1]))
+
+
+def write_matches(path: Path, results: list[dict[str, Any]]) -> None:
+    """One row a match."""
+    with replacing(path) as part, part.open("w", newline="") as file:
+        table = csv.DictWriter(file, [*COLUMNS, *PLACES], extrasaction="ignore", restval="")
+        table.writeheader()
+        for item in results:
+            for match in item["matches"]:
+                table.writerow({"query": item["path"], "match": item["match"], **match})
+
+
+def show(results: list[dict[str, Any]], most: int) -> None:
+    """Print the nearest matches of every query."""
+    from rich.console import Console
+    from rich.table import Table
+
+    for item in results:
+        verdict = {
+            True: f"match: {item['work'] or 'a recording of unknown work'}",
+            False: "no match",
+            None: "not judged",
+        }
+        title = f"{item['path']}: {verdict[item['match']]}"
+        table = Table("", "work", "recording", "distance", "z", "p", "chance", "at", "there", title=title)
+        for match in item["matches"][:most]:
+            z, p, chance = (_short(match[name]) for name in ("z", "p", "chance"))
+            here, there = (_clock(match.get(name)) for name in ("query_start", "match_start"))
+            recording = Path(match["recording"]).name if match["recording"] else ""
+            cells = (str(match["rank"]), match["work"] or "", recording, f"{match['distance']:.4f}")
+            table.add_row(*cells, z, p, chance, here, there)
+        Console().print(table)
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _clock(seconds: float | None) -> str:
+    return "" if seconds is None else f"{int(seconds // 60)}:{seconds % 60:04.1f}"

@@ -1,0 +1,142 @@
+"""job=import: a checkpoint of the original CoverHunter becomes one of this framework."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from tonnetz import coverhunter
+from tonnetz.atomic import replacing
+from tonnetz.build import build_task, connect
+from tonnetz.errors import UserError, suggest
+from tonnetz.manifest import Run
+from tonnetz.paths import config_folder
+from tonnetz.quiet import quiet
+from tonnetz.tasks.base import Task
+from tonnetz.tasks.optimizer import parameter_groups
+from tonnetz.tracks import DataSpec
+
+FRAME = {"sample_rate": 16000, "hop": 640, "bins_per_octave": 12, "fmin": 32.0, "mean_size": 3}
+BACKENDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "cqt_coverhunter": ("cqt_coverhunter", FRAME),
+    "cqt": ("cqt", {**FRAME, "algorithm": "cqt1992v2"}),
+    "cqt2010v2": ("cqt", {**FRAME, "algorithm": "cqt2010v2"}),
+}
+# One vector a window of 1,125 frames, taken before the BN-neck; a recording is as near as its nearest window.
+TASK: dict[str, Any] = {"dim": None, "norm": False, "segment": None, "distance": "cosine", "reduction": "min"}
+TASK |= {"transpositions": 1, "plan.seconds": 135.0, "plan.window": None, "plan.hop": None, "plan.stretch": None}
+TASK |= {"plan.tempi": [1.0]}
+
+
+def run(cfg: DictConfig, run: Run) -> None:
+    """Write ``checkpoints/imported.ckpt`` from ``job.source``; every size comes from the file."""
+    quiet()
+    for key in ("source", "frontend_backend"):
+        if OmegaConf.is_missing(cfg.job, key):
+            remedy = f"one of {', '.join(BACKENDS)}" if key == "frontend_backend" else "the file g_000000NN"
+            raise UserError(f"job.{key} is missing: give {remedy}, job.{key}=...")
+    if not cfg.task._target_.endswith(".CSI"):
+        raise UserError("job=import: makes a checkpoint for cover-song identification; add task=csi")
+    backend = cfg.job.frontend_backend
+    if backend not in BACKENDS:
+        raise UserError(f"job.frontend_backend={backend}: unknown{suggest(backend, BACKENDS)}")
+    source = coverhunter.find_generator(cfg.job.source)
+    state = coverhunter.load_generator(source)
+    own, sizes = coverhunter.to_tonnetz(state), coverhunter.infer_sizes(state)
+    moments = coverhunter.load_optimizer(cfg.job.optimizer) if cfg.job.optimizer else None
+    adapted = adapt(cfg, sizes, moments)
+    spec = DataSpec(groups=tuple(map(str, range(sizes.classes or 0))))
+    task = build_task(adapted, connect(adapted.frontend), spec)
+    unplaced = place(task, own)
+    checkpoint = {
+        "state_dict": task.state_dict(),
+        "tonnetz": task.payload,
+        "pytorch-lightning_version": L.__version__,
+        "epoch": 0,
+        "global_step": 0,
+        "coverhunter": {"backend": backend, "unplaced": unplaced, "moments": {}, "progress": {}},
+    }
+    if moments is not None:
+        add_moments(checkpoint, task, coverhunter.optimizer_to_tonnetz(moments["optim_g"], state), moments)
+    path = run.folder / "checkpoints" / "imported.ckpt"
+    with replacing(path) as part:
+        torch.save(checkpoint, part)
+    print(f"{source}: {len(state)} tensors")
+    report(run, path, backend, own, sizes, unplaced)
+
+
+def adapt(cfg: DictConfig, sizes: coverhunter.Sizes, moments: dict[str, Any] | None) -> DictConfig:
+    """The configuration with the front-end, network, pooling, loss and excerpts that the file asks for."""
+    cfg = cfg.copy()
+    name, values = BACKENDS[cfg.job.frontend_backend]
+    cfg.frontend = _member("frontend", name, **values, bins=sizes.bins)
+    cfg.model = _member("model", "conformer", **sizes.model)
+    cfg.pooling = _member("pooling", "attentive_stats", embed_dim=sizes.embed_dim)
+    cfg.loss = _member("loss", "coverhunter" if sizes.classes else "supcon")
+    if moments is not None:
+        group = moments["optim_g"]["param_groups"][0]
+        cfg.optimizer = _member("optimizer", "adamw", lr=group["lr"], betas=list(group["betas"]))
+    for key, value in TASK.items():
+        OmegaConf.update(cfg.task, key, value)
+    return cfg
+
+
+def _member(group: str, name: str, **values: Any) -> DictConfig:
+    """One YAML file of a group with these values."""
+    node = OmegaConf.load(config_folder() / group / f"{name}.yaml")
+    assert isinstance(node, DictConfig)
+    node.update(values)
+    return node
+
+
+def place(task: Task, own: coverhunter.State) -> coverhunter.State:
+    """Load the tensors into the task; return those (heads) for which it has no place of their shape."""
+    names = coverhunter.task_names(task)
+    state = task.state_dict()
+    fits = {k: own[name] for k, name in names.items() if name in own and own[name].shape == state[k].shape}
+    task.load_state_dict({**state, **fits})
+    placed = {names[key] for key in fits}
+    left = {name: value for name, value in own.items() if name not in placed}
+    lost = [name for name in left if not name.startswith(coverhunter.HEADS)]
+    if lost:
+        raise UserError(f"job.source: the network has no place for {lost[0]}; was task=csi chosen?")
+    return left
+
+
+def add_moments(
+    checkpoint: dict[str, Any], task: Task, found: dict[str, dict[str, Any]], source: dict[str, Any]
+) -> None:
+    """Put AdamW's moments into the checkpoint in the order of this framework's optimizer."""
+    names = coverhunter.task_names(task)
+    keys = {id(parameter): key for key, parameter in task.named_parameters()}
+    theirs = source["optim_g"]["param_groups"][0]
+    groups = parameter_groups(task, float(theirs.get("weight_decay", 0.01)))
+    optimizer = torch.optim.AdamW(groups, lr=theirs["lr"], betas=tuple(theirs["betas"]), eps=theirs.get("eps", 1e-8))
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            name = names.get(keys[id(parameter)])
+            if name in found and found[name]["exp_avg"].shape == parameter.shape:
+                optimizer.state[parameter] = found.pop(name)
+    checkpoint["optimizer_states"] = [optimizer.state_dict()]
+    checkpoint["epoch"], checkpoint["global_step"] = int(source.get("epoch", 0)), int(source.get("steps", 0))
+    rest = {key: value for key, value in source.items() if key not in ("optim_g", "steps", "epoch")}
+    checkpoint["coverhunter"] |= {"moments": found, "progress": rest, "group": theirs}
+
+
+def report(
+    run: Run, path: Path, backend: str, own: coverhunter.State, sizes: coverhunter.Sizes, unplaced: coverhunter.State
+) -> None:
+    """Print and keep what was imported."""
+    body = {name: value for name, value in own.items() if not name.startswith(coverhunter.HEADS)}
+    count = sum(v.numel() for name, v in body.items() if not name.endswith(coverhunter.COUNTERS))
+    mark = coverhunter.fingerprint(own)
+    print(f"{path}: {count:,} parameters, {sizes.bins} bins, {sizes.depth} blocks, fingerprint {mark}")
+    if backend != "cqt_coverhunter":
+        print("note: the fork took decibels below a file's loudest cell, frontend=cqt absolute ones; expect a loss")
+    if unplaced:
+        print(f"kept aside for an export back: {', '.join(unplaced)}")
+    run.facts |= {"ckpt": str(path), "sizes": vars(sizes), "fingerprint": mark, "parameters": count}

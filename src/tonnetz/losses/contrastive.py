@@ -1,0 +1,62 @@
+"""Contrastive losses on cosine similarities: SupCon and NT-Xent."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tonnetz.losses.metric import MetricLoss, check_positive, mean_of, pairs
+from tonnetz.reductions import TINY
+
+
+class SupCon(MetricLoss):
+    """Supervised contrastive loss (Khosla et al. 2020, L_out), mean over the anchors that have a positive.
+
+    -log softmax of each positive among all positives and negatives of the anchor, mean over its positives.
+    Another segment of the same track is a positive when `within_track`, else it is left out altogether.
+    """
+
+    def __init__(self, temperature: float = 0.1, within_track: bool = False, weight: float = 1.0) -> None:
+        super().__init__(weight)
+        check_positive(temperature=temperature)
+        self.temperature, self.within_track = temperature, within_track
+
+    def compare(self, z: Tensor, group: Tensor, row: Tensor) -> Tensor:
+        """Scalar loss of vectors z (N, D) with works (N,) and tracks (N,)."""
+        score = similarity(z) / self.temperature  # (N, N)
+        positive, negative = pairs(group, row, self.within_track)
+        count = positive.sum(1)  # (N,)
+        mean = score.masked_fill(~positive, 0.0).sum(1) / count.clamp(min=1)
+        return mean_of(log_sum_exp(score, positive | negative) - mean, count > 0)
+
+
+class NTXent(MetricLoss):
+    """Normalised temperature-scaled cross-entropy (Chen et al. 2020), mean over all positive pairs.
+
+    -log of exp(s) of the pair over exp(s) of the pair plus those of the anchor's negatives: unlike in SupCon, the
+    positives of an anchor do not compete. `within_track` as in SupCon.
+    """
+
+    def __init__(self, temperature: float = 0.1, within_track: bool = False, weight: float = 1.0) -> None:
+        super().__init__(weight)
+        check_positive(temperature=temperature)
+        self.temperature, self.within_track = temperature, within_track
+
+    def compare(self, z: Tensor, group: Tensor, row: Tensor) -> Tensor:
+        """Scalar loss of vectors z (N, D) with works (N,) and tracks (N,)."""
+        score = similarity(z) / self.temperature  # (N, N)
+        positive, negative = pairs(group, row, self.within_track)
+        rest = log_sum_exp(score, negative)[:, None]  # (N, 1)
+        return mean_of(F.softplus(rest - score), positive)
+
+
+def similarity(z: Tensor) -> Tensor:
+    """Cosine similarities (N, N) of vectors (N, D)."""
+    z = F.normalize(z, dim=-1, eps=TINY)
+    return z @ z.T
+
+
+def log_sum_exp(score: Tensor, mask: Tensor) -> Tensor:
+    """Log of the sum of exp(score) (N, M) over the masked cells of each row, very small when there are none."""
+    return score.masked_fill(~mask, torch.finfo(score.dtype).min / 4).logsumexp(1)

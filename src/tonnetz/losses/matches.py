@@ -1,0 +1,83 @@
+"""Contrast between the moments of two versions that match best, whatever their keys."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tonnetz.losses.metric import MetricLoss, check_positive
+from tonnetz.reductions import TINY
+from tonnetz.transposition import PITCHES, transpose
+
+
+class BestMatches(MetricLoss):
+    """NT-Xent on the best mutual matches between the segments of two versions.
+
+    Nobody says which moments of two versions correspond, and parts may be missing. So of each ordered pair of tracks
+    of a work, the `matches` segments are taken whose nearest neighbour in the other track is mutual and nearest; each
+    costs log(1 + sum over the segments of other works of exp((s_neg - s_pos) / temperature)). With `pitches` = 12
+    (vectors with the pitch class innermost) a pair of tracks is compared in the transposition in which they match
+    best, and negatives in theirs, as retrieval will do.
+
+    Args:
+        stride: only every so many segments take part.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        matches: int = 12,
+        stride: int = 2,
+        pitches: int = 0,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__(weight)
+        check_positive(temperature=temperature, matches=matches, stride=stride)
+        self.temperature, self.matches, self.stride = temperature, matches, stride
+        self.turns = PITCHES if pitches == PITCHES else 1
+
+    def segments(self, z: Tensor, group: Tensor, row: Tensor, valid: Tensor) -> Tensor:
+        """Scalar loss of z (B, S, D) with works (B,), tracks (B,) and valid segments (B, S)."""
+        z, valid = z[:, :: self.stride], valid[:, :: self.stride]
+        first, second = self._pairs(group)
+        if not len(first):
+            return z.sum() * 0.0
+        score = self._similarities(z)  # (turns, B, S, B, S)
+        negative = valid & (group >= 0)[:, None]  # (B, S)
+        other = (group[:, None] != group)[:, None, :, None] & negative  # (B, 1, B, S)
+        rest = score.amax(0).masked_fill(~other, -torch.inf).flatten(2).logsumexp(2)  # (B, S)
+        pair = score[:, first, :, second]  # (P, turns, S, S)
+        pair = pair.masked_fill(~(valid[first][:, None, :, None] & valid[second][:, None, None]), -torch.inf)
+        pair = pair[torch.arange(len(pair)), self._turn(pair)]  # (P, S, S) in the best transposition
+        near, column = pair.max(2)  # (P, S)
+        chosen, usable = self._mutual(pair.detach(), near.detach(), column)
+        cost = F.softplus(rest[first].gather(1, chosen) - near.gather(1, chosen))  # (P, matches)
+        usable &= rest[first].gather(1, chosen).isfinite()
+        return cost.masked_fill(~usable, 0.0).sum() / usable.sum().clamp(min=1)
+
+    def _pairs(self, group: Tensor) -> tuple[Tensor, Tensor]:
+        """Ordered pairs of different excerpts of a work, also of one recording."""
+        same = (group[:, None] == group) & (group >= 0)[:, None]
+        same &= ~torch.eye(len(group), dtype=torch.bool, device=group.device)
+        first, second = same.nonzero(as_tuple=True)
+        return first, second
+
+    def _similarities(self, z: Tensor) -> Tensor:
+        """Cosines over temperature of all segments in all transpositions of one side: (turns, B, S, B, S)."""
+        unit = F.normalize(z.flatten(0, 1), dim=-1, eps=TINY)  # (B S, D)
+        turned = torch.stack([transpose(unit, n) for n in range(self.turns)]) if self.turns > 1 else unit[None]
+        return (turned @ unit.T).unflatten(2, z.shape[:2]).unflatten(1, z.shape[:2]) / self.temperature
+
+    def _turn(self, pair: Tensor) -> Tensor:
+        """The transposition (P,) in which the best third of the segments match best."""
+        near = pair.detach().amax(3)  # (P, turns, S)
+        best = near.topk(max(1, near.shape[2] // 3), 2).values.clamp(min=-1e4)
+        return best.mean(2).argmax(1)
+
+    def _mutual(self, pair: Tensor, near: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows (P, matches) of the best matches, mutual ones first, and which of them exist."""
+        mutual = near >= pair.amax(1).gather(1, column)
+        rank = near.clamp(min=-1e4) - (~mutual) * 1e3
+        chosen = rank.topk(min(self.matches, rank.shape[1]), 1).indices
+        return chosen, near.gather(1, chosen).isfinite()

@@ -1,0 +1,247 @@
+"""Cover-song identification: versions of a work lie near each other, and retrieval finds them."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from tonnetz.errors import UserError
+from tonnetz.metrics.vectors import Vectors
+from tonnetz.reductions import check_distance, check_reduction
+from tonnetz.retrieval import Matching, evaluate
+from tonnetz.tasks.base import Batch, Task
+
+CUTS = ("frames", "input")
+
+
+class CSI(Task):
+    """Encoder, pooling, projection; a track is the set of vectors of its segments.
+
+    Args:
+        pooling: frames of a segment to one vector.
+        loss: a metric loss on (segments, works).
+        dim: size of the vectors after a linear projection; null has none.
+        norm: batch-normalise the pooled vectors before the projection.
+        segment: seconds that one vector stands for; null gives one vector to a whole excerpt or window.
+        segment_hop: seconds between segments in evaluation; null lays them side by side.
+        train_hop: the same in training; null takes `segment_hop`.
+        cut: where segments are cut, in the ``frames`` that the backbone returns or in its ``input``.
+        distance: of two vectors: cosine | euclidean | squared.
+        reduction: the distances between all segments of two tracks to one, see `tonnetz.reductions`.
+        transpositions: try the vectors of a query in so many keys, the likeliest ones (12 tries all); 1 tries none.
+            For backbones whose vectors turn with the key (`pitches`).
+        rounds: bootstrap rounds over works for the 95 % intervals of a test.
+        compat: CoverHunter's definitions of the metrics.
+        projection: how the map of a test is drawn: tsne | umap.
+        plan: belongs to the data; named here because the task chooses it.
+    """
+
+    monitor: ClassVar[str] = "valid/map"
+    mode: ClassVar[str] = "max"
+    score: ClassVar[str] = "map"
+    curves: ClassVar[tuple[str, ...]] = ("valid/map", "valid/hit1", "valid/mrr")
+
+    def __init__(
+        self,
+        *,
+        pooling: nn.Module,
+        loss: nn.Module,
+        dim: int | None = None,
+        norm: bool = False,
+        segment: float | None = None,
+        segment_hop: float | None = None,
+        train_hop: float | None = None,
+        cut: str = "frames",
+        distance: str = "cosine",
+        reduction: str = "min",
+        transpositions: int = 1,
+        rounds: int = 1000,
+        compat: bool = False,
+        projection: str = "tsne",
+        **shared: Any,
+    ) -> None:
+        super().__init__(**shared)
+        check_distance(distance)
+        check_reduction(reduction)
+        if cut not in CUTS:
+            raise UserError(f"task.cut={cut}: known are {', '.join(CUTS)}")
+        if getattr(loss, "kind", "") != "metric":
+            raise UserError("task=csi needs a loss on vectors: loss=best_matches, supcon, coverhunter, clews, ...")
+        self.pooling, self.criterion = pooling, loss
+        size = cast(int, pooling.out_dim)
+        layers = [nn.BatchNorm1d(size)] if norm else []
+        self.projection = nn.Sequential(*layers, *([nn.Linear(size, dim, bias=False)] if dim else []))
+        self.dim = dim or size
+        self.segment, self.segment_hop, self.cut = segment, segment_hop, cut
+        self.train_hop = train_hop or segment_hop
+        self.matching = Matching(distance, reduction, self._turns(transpositions, bool(dim)))
+        self.rounds, self.compat, self.projection_method = rounds, compat, projection
+        self.vectors = nn.ModuleDict()  # set of tracks -> what its evaluation gathers
+
+    def _turns(self, transpositions: int, projected: bool) -> int:
+        if not 1 <= transpositions <= 12:
+            raise UserError(f"task.transpositions={transpositions}: need 1 to 12")
+        pitches = getattr(self.encoder.backbone, "pitches", 0)
+        if transpositions > 1 and (not pitches or projected):
+            raise UserError(
+                f"task.transpositions={transpositions}: needs a backbone whose vectors turn with the key "
+                "(model=key_equivariant) and no projection (task.dim=null); take task.transpositions=1"
+            )
+        return transpositions
+
+    # --- vectors
+
+    def segments(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Vectors z (B, S, D), the mask (B, S) of valid ones, their starts (B, S) in seconds of the recording."""
+        seconds = self.train_hop if self.training else self.segment_hop
+        encoder = self.encoder
+        batch = encoder.augment.features(encoder.features(batch))
+        x, lengths = batch["features"], batch["lengths"]
+        if self.segment is None:
+            h, mask = encoder.encode(x, lengths)  # (B, T', D), (B, T')
+            z, valid, hop = self.pooling(h, mask)[:, None], mask.new_ones(len(x), 1), 0.0
+        elif self.cut == "frames":
+            h, mask = encoder.encode(x, lengths)
+            parts, valid, hop = cut(h, mask.sum(1), encoder.rate, self.segment, seconds)  # (B, S, L, D)
+            inside = torch.arange(parts.shape[2], device=x.device) < mask.sum(1)[:, None, None]
+            z = self.pooling(parts.flatten(0, 1), inside.expand(parts.shape[:3]).flatten(0, 1))
+            z = z.unflatten(0, parts.shape[:2])  # (B, S, D)
+        else:
+            rate = encoder.frontend.sample_rate / encoder.frontend.hop
+            parts, valid, hop = cut(x.movedim(-1, 1), lengths, rate, self.segment, seconds)  # (B, S, L, C, F)
+            short = lengths.clamp(max=parts.shape[2]).repeat_interleave(parts.shape[1])
+            h, mask = encoder.encode(parts.flatten(0, 1).movedim(1, -1), short)
+            z = self.pooling(h, mask).unflatten(0, parts.shape[:2])
+        z = self.projection(z.flatten(0, 1).float()).unflatten(0, z.shape[:2])
+        tempo = batch.get("tempo", torch.ones_like(lengths))
+        steps = torch.arange(z.shape[1], device=z.device) * hop  # (S,) seconds of the excerpt
+        return z, valid, batch["start"][:, None].to(z.device) + steps * tempo[:, None]
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Vectors of all segments, (B, S, D)."""
+        return self.segments(batch)[0]
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Mean vector of each excerpt, (B, D)."""
+        z, valid, _ = self.segments(batch)
+        return (z * valid[..., None]).sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
+
+    # --- training
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The criterion on all segments of the batch."""
+        z, valid, _ = self.segments(batch)
+        loss = self.criterion(z, batch["group"], batch["row"], valid)
+        for name, part in getattr(self.criterion, "last", {}).items():
+            self.log(f"train/{name}", part, batch_size=len(z))
+        return loss
+
+    # --- evaluation
+
+    def on_validation_start(self) -> None:
+        """Empty what an earlier validation may have left."""
+        self._empty(self.data.evaluated())
+
+    def on_test_start(self) -> None:
+        """Empty what an earlier test may have left."""
+        self._empty(["test"])
+
+    def _empty(self, names: list[str]) -> None:
+        for name in names:
+            if name not in self.vectors:
+                self.vectors[name] = Vectors(self.dim).to(self.device)
+            cast(Vectors, self.vectors[name]).reset()
+
+    def _gather(self, name: str, batch: Batch) -> None:
+        z, valid, start = self.segments(batch)
+        tempo = batch.get("tempo", torch.ones(len(z), device=z.device))
+        spread = (x[:, None].expand(valid.shape)[valid] for x in (batch["row"], batch["group"], tempo))
+        row, group, tempo = spread
+        cast(Vectors, self.vectors[name]).update(z[valid], row, group, start[valid], tempo)
+
+    def validation_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
+        """Collect the vectors of validation windows, of the split and of further sets."""
+        name = self.data.evaluated()[dataloader_idx]
+        if self.data.due(name, self.current_epoch):
+            self._gather(name, batch)
+
+    def test_step(self, batch: Batch, index: int) -> None:
+        """Collect the vectors of test windows."""
+        self._gather("test", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Score every set; the mean mAP of those that may stop a run is `valid/map`, whatever the others say."""
+        stopping: list[float] = []
+        logged: dict[str, float] = {}
+        for name in self.data.evaluated():
+            values = self._score(name, name)
+            if values and self.data.stops(name):
+                stopping.append(values["map"])
+            stage = name if name == "valid" else f"sets/{name}"
+            logged |= {f"{stage}/{key}": value for key, value in values.items()}
+        if stopping:
+            logged["valid/map"] = sum(stopping) / len(stopping)
+        self.log_dict(logged)
+
+    def on_test_epoch_end(self) -> None:
+        """Score the test set, with intervals from a bootstrap over works."""
+        values = self._score("test", self.tested, rounds=self.rounds)
+        self.log_dict({f"test/{key}": value for key, value in values.items()})
+        if "test" in self.outcome:
+            self.outcome["test"] |= {"values": values, "per_class": {}}
+
+    def _score(self, name: str, split: str, rounds: int = 0) -> dict[str, float]:
+        metric = cast(Vectors, self.vectors[name])
+        found = metric.compute()
+        metric.reset()
+        if not len(found):
+            return {}
+        result = evaluate(found, self.matching, rounds=rounds, compat=self.compat, **self.data.roles(split))
+        names = self.data.split(split).select("id", "work").with_row_index("row")
+        self.outcome[name] = {"result": result, "names": names}
+        return result.values
+
+    def baselines(self, data: Any) -> dict[str, dict[str, float]]:
+        """What chance and methods without training reach on the same test set."""
+        from tonnetz.csi_baselines import baselines
+
+        return baselines(data)
+
+    def figures(self, stage: str) -> dict[str, Any]:
+        """Map of the tracks, and distances within and between works."""
+        found = self.outcome.get(stage)
+        if not found or found["result"].distance is None:
+            return {}
+        from tonnetz import figures
+        from tonnetz.projection import project
+
+        result, title = found["result"], f"{stage}: mAP {found['result'].values['map']:.3f}"
+        rows, square = result.square()
+        within, between = result.within_between()
+        drawn = {"distances": figures.distance_histogram(within, between, title)} if len(within) else {}
+        if stage == "test" and len(rows) > 1:
+            names = found["names"].filter(found["names"]["row"].is_in(rows.tolist()))
+            works = names["work"].fill_null("?").to_list()
+            unseen = [work not in self.spec.groups for work in works]
+            points = project(square, self.projection_method)
+            drawn["map"] = figures.works_map(points, works, unseen, title)
+        return drawn
+
+
+def cut(x: Tensor, lengths: Tensor, rate: float, segment: float, hop: float | None) -> tuple[Tensor, Tensor, float]:
+    """Cut x (B, T, ...) at `rate` frames a second into segments: (B, S, L, ...), valid (B, S), hop in seconds.
+
+    A segment is valid when it lies within the frames `lengths` (B,); the first one always is.
+    """
+    size = max(1, round(segment * rate))
+    step = max(1, round((hop or segment) * rate))
+    missing = max(0, size - x.shape[1])
+    if missing:
+        x = torch.cat([x, x[:, -1:].expand(-1, missing, *x.shape[2:])], 1)
+    parts = x.unfold(1, size, step).movedim(-1, 2)  # (B, S, L, ...)
+    ends = torch.arange(parts.shape[1], device=x.device) * step + size
+    valid = ends <= lengths[:, None]
+    valid[:, 0] = True
+    return parts, valid, step / rate

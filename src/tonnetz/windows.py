@@ -1,0 +1,45 @@
+"""Recordings as sets of windows: the vectors of all windows in one array, gathered into padded blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CELLS = 2**24  # numbers held at once
+
+
+def extents(row: np.ndarray, tracks: int) -> tuple[np.ndarray, np.ndarray]:
+    """First window and number of windows of every track, (N,) each, from the sorted track numbers (M,)."""
+    count = np.bincount(row, minlength=tracks)
+    return np.cumsum(count) - count, count
+
+
+def gather(vectors: Tensor, first: np.ndarray, count: np.ndarray) -> tuple[Tensor, Tensor]:
+    """The runs of windows `first`, `count` (R,) of vectors (M, D) as (R, S, D), and which are real (R, S)."""
+    place = np.arange(max(int(count.max(initial=1)), 1))  # (S,)
+    valid = place < count[:, None]  # (R, S)
+    index = np.where(valid, first[:, None] + place, 0)
+    return vectors[torch.from_numpy(index)], torch.from_numpy(valid)
+
+
+def crops(
+    first: np.ndarray, count: np.ndarray, windows: int | None, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A run of at most `windows` neighbours, at a random place, of each run; None keeps them whole."""
+    if windows is None:
+        return first, count
+    room = np.maximum(count - windows, 0)
+    return first + (random.random(len(first)) * (room + 1)).astype(np.int64), np.minimum(count, windows)
+
+
+def blocks(cells: np.ndarray, limit: int = CELLS) -> Iterator[slice]:
+    """Cut items of `cells` (R,) each, the largest last, into slices that hold at most `limit` when padded."""
+    begin = 0
+    while begin < len(cells):
+        most = cells[begin : begin + max(1, limit // max(int(cells[begin]), 1))]
+        step = max(1, int(np.searchsorted(most * np.arange(1, len(most) + 1), limit, side="right")))
+        yield slice(begin, begin + step)
+        begin += step

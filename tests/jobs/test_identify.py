@@ -1,0 +1,377 @@
+"""From recordings to an identifier: index, identify, compare, align."""
+
+import csv
+import json
+import shutil
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+import soundfile
+import torch
+
+from tests.conftest import RATE
+from tonnetz import cli as command
+from tonnetz import index as index_module
+from tonnetz.alignment import Alignment
+from tonnetz.index import Index
+from tonnetz.jobs.identify import best_run
+
+WORKS, VERSIONS = 10, 3
+
+
+def tune(work, key=0, pace=1.0, rolloff=1.0, seconds=22.0):
+    """A melody of 120 notes in any key, pace and timbre; it begins at its first note."""
+    notes = np.random.default_rng(work).choice([0, 2, 4, 5, 7, 9, 11, 12, 14], 120)
+    out = np.zeros(int(seconds * RATE))
+    size = int(0.35 * pace * RATE)
+    t = np.arange(size) / RATE
+    for i, begin in enumerate(range(0, len(out) - size, size)):
+        pitch = 220 * 2 ** ((notes[i % len(notes)] + key) / 12)
+        out[begin : begin + size] = sum(np.sin(2 * np.pi * pitch * k * t) / k**rolloff for k in range(1, 6))
+        out[begin : begin + size] *= np.exp(-3 * t)
+    return (0.5 * out / np.abs(out).max()).astype(np.float32)
+
+
+VARIANTS = [{}, {"key": 3, "pace": 1.1, "rolloff": 0.7}, {"key": -2, "pace": 0.92, "rolloff": 1.4}]
+SMALL = [
+    "task=csi",
+    "data=folder_works",
+    "loss=supcon",
+    "trainer=cpu",
+    "trainer.max_epochs=1",
+    "data.batch_size=8",
+    "model.width=8",
+    "model.depth=1",
+    "task.plan.steps=2",
+    "task.plan.items=2",
+    "task.plan.seconds=10",
+    "task.plan.window=30",
+    "task.rounds=10",
+    "job.figures=false",
+    "job.baseline=false",
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with recordings by work, a checkpoint made with them, and an index of them."""
+    root = tmp_path_factory.mktemp("covers")
+    for work in range(WORKS):
+        (root / "tunes" / f"work{work}").mkdir(parents=True)
+        for i, variant in enumerate(VARIANTS):
+            soundfile.write(root / "tunes" / f"work{work}" / f"v{i}.wav", tune(work, **variant), RATE)
+    corpus = f"data.root={root / 'tunes'}"
+    for words in (
+        [*SMALL, corpus, "run=fit"],
+        ["job=index", f"ckpt={root / 'outputs' / 'fit' / 'checkpoints' / 'best.ckpt'}", f"job.index={root / 'index'}"],
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                sys, "argv", ["tonnetz", *words, f"paths.data={root / 'data'}", f"paths.outputs={root / 'outputs'}"]
+            )
+            command.main()
+    return root
+
+
+@pytest.fixture
+def index(place, tmp_path):
+    """A copy of the index, to change at will."""
+    return shutil.copytree(place / "index", tmp_path / "index")
+
+
+@pytest.fixture
+def ask(cli, place, index):
+    """Run a job with the checkpoint and the index."""
+
+    def call(*words, run="run"):
+        ckpt = f"ckpt={place / 'outputs' / 'fit' / 'checkpoints' / 'best.ckpt'}"
+        return cli(*words, ckpt, *([] if any(w == "job=align" for w in words) else [f"job.index={index}"]), run=run)
+
+    return call
+
+
+@pytest.fixture
+def queries(tmp_path):
+    folder = tmp_path / "queries"
+    folder.mkdir()
+    soundfile.write(folder / "excerpt.wav", tune(4, key=5, pace=1.15, rolloff=1.2)[8 * RATE : 18 * RATE], RATE)
+    soundfile.write(folder / "whole ü.flac", np.repeat(tune(7, key=-4, pace=0.9), 2).reshape(-1, 2), RATE)
+    soundfile.write(
+        folder / "long.wav", np.concatenate([tune(101, seconds=40), tune(2, key=1), tune(102, seconds=40)]), RATE
+    )
+    soundfile.write(folder / "stranger.wav", tune(99), RATE)
+    return folder
+
+
+def read(done):
+    return {item["path"].rsplit("/", 1)[1]: item for item in done.json("matches.json")}
+
+
+def test_identify(ask, queries):
+    done = ask("job=identify", f"job.inputs=[{queries}]", "job.p=0.001")
+    assert done.status == 0, done.err
+    found = read(done)
+    assert {name: item["matches"][0]["work"] for name, item in found.items() if name != "stranger.wav"} == {
+        "excerpt.wav": "work4",
+        "whole ü.flac": "work7",
+        "long.wav": "work2",
+    }
+    assert found["whole ü.flac"]["match"] is True
+    assert found["whole ü.flac"]["work"] == "work7"
+    assert found["stranger.wav"]["match"] is False
+    assert found["stranger.wav"]["work"] is None
+    assert "stranger.wav: no match" in done.out
+    for item in found.values():
+        matches = item["matches"]
+        assert [match["rank"] for match in matches] == list(range(1, 11))
+        for name in ("distance", "z", "p", "chance"):
+            values = [match[name] for match in matches]
+            assert values == sorted(values)
+        assert matches[0]["p"] > 0
+    place = found["long.wav"]["matches"][0]
+    assert 40 <= place["query_start"] <= 60  # the tune begins there
+    assert place["query_start"] - place["match_start"] == pytest.approx(40, abs=4)
+    key = found["whole ü.flac"]["matches"]
+    semitones = {match["recording"].rsplit("/", 1)[1]: match["semitones"] for match in key if match["work"] == "work7"}
+    assert semitones.items() <= {"v0": 4, "v1": -5, "v2": 2}.items()
+    with (done.folder / "matches.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 40
+    assert rows[0]["work"] == found["excerpt.wav"]["matches"][0]["work"]
+
+
+def test_the_best_run_is_found():
+    cells = torch.full((2, 12, 20), torch.nan)
+    cells[0] = 0.1
+    cells[0, torch.arange(3, 11), torch.arange(9, 17)] = 0.8
+    cells[0, 1, 1] = 1.0  # alone
+    cells[1, :2, :3] = torch.tensor([[0.1, 0.2, 0.3], [0.9, 0.1, 0.0]])
+    assert best_run(cells).tolist() == [3 * 20 + 9, 20]
+
+
+def test_recordings_centroids_and_any_number_of_matches(ask, queries):
+    one = f"job.inputs='{queries / 'whole ü.flac'}'"
+    done = ask("job=identify", one, "job.mode=recordings", "job.top=1000000", "job.reduction=best-8")
+    matches = done.json("matches.json")[0]["matches"]
+    assert len(matches) == WORKS * VERSIONS
+    assert {match["work"] for match in matches[:3]} == {"work7"}
+    assert done.json("matches.json")[0]["match"] is None  # nothing says what distances of another reduction mean
+    centroids = ask("job=identify", one, "job.mode=centroids", run="centroids")
+    assert centroids.status == 0, centroids.err
+    assert len(centroids.json("matches.json")[0]["matches"]) == WORKS
+    for top in (0, -1):
+        assert f"job.top={top}: must be at least 1" in ask("job=identify", one, f"job.top={top}", run="top").err
+    for word in ("job.p=0", "job.mode=nearest", "job.threshold=high"):
+        bad = ask("job=identify", one, word, run="bad")
+        assert bad.status == 2
+        assert word.split("=")[0] in bad.err
+    equal = ask("job=identify", one, "job.threshold=equal", run="equal")
+    assert equal.json("matches.json")[0]["match"] is True
+
+
+def test_bad_recordings_cost_only_themselves(ask, queries):
+    soundfile.write(queries / "silent.wav", np.zeros(RATE), RATE)
+    soundfile.write(queries / "nan.wav", np.full(RATE, np.nan, np.float32), RATE, subtype="FLOAT")
+    (queries / "empty.wav").write_bytes(b"")
+    (queries / "broken.wav").write_bytes(b"nonsense" * 99)
+    for name in ("excerpt.wav", "long.wav", "stranger.wav"):
+        (queries / name).unlink()
+    inputs = f"job.inputs=[{queries},{queries / 'absent.wav'}]"
+    done = ask("job=identify", inputs, "data.on_error=skip")
+    assert done.status == 0, done.err
+    assert len(done.json("matches.json")) == 1
+    with (done.folder / "skipped.csv").open() as file:
+        reasons = {row["path"].rsplit("/", 1)[1]: row["reason"] for row in csv.DictReader(file)}
+    expected = {
+        "silent": "silent",
+        "nan": "NaN",
+        "empty": "0 bytes",
+        "broken": "cannot be decoded",
+        "absent": "no such file",
+    }
+    assert reasons.keys() == {f"{name}.wav" for name in expected}
+    for name, words in expected.items():
+        assert words in reasons[f"{name}.wav"]
+    strict = ask("job=identify", inputs, run="strict")
+    assert strict.status == 2
+    assert len(strict.json("matches.json")) == 1
+    alone = ask("job=identify", f"job.inputs={queries / 'silent.wav'}", "data.on_error=skip", run="alone")
+    assert alone.status == 2
+    assert "silent" in alone.err
+
+
+def test_a_query_shorter_than_a_window(ask, tmp_path):
+    soundfile.write(tmp_path / "short.wav", tune(1)[: 2 * RATE], RATE)
+    for pad in ("zero", "repeat"):
+        done = ask("job=identify", f"job.inputs={tmp_path / 'short.wav'}", f"job.pad={pad}", run=pad)
+        assert done.status == 0, done.err
+        assert len(done.json("matches.json")[0]["matches"]) == 10
+
+
+def test_add_and_remove_embed_nothing_twice(ask, index, tmp_path, monkeypatch):
+    asked = []
+    from tonnetz.jobs import index as job
+
+    embed = job.embed_files
+
+    def count(experiment, paths, *rest):
+        asked.extend(paths)
+        return embed(experiment, paths, *rest)
+
+    monkeypatch.setattr(job, "embed_files", count)
+    (tmp_path / "more").mkdir()
+    for i in range(2):
+        soundfile.write(tmp_path / "more" / f"{i}.wav", tune(50, key=i), RATE)
+    (tmp_path / "works.csv").write_text("file,work\nmore/0.wav,The New One\nmore/1.wav,The New One\n")
+    words = ["job=index", "job.action=add", f"job.inputs=[{tmp_path / 'more'}]", f"job.works={tmp_path / 'works.csv'}"]
+    done = ask(*words)
+    assert done.status == 0, done.err
+    assert len(asked) == 2
+    assert Index.open(index).works.count("The New One") == 1
+    assert "2 kept" in ask(*words, run="again").out
+    assert len(asked) == 2
+    soundfile.write(tmp_path / "query.wav", tune(50, key=4, pace=1.1), RATE)
+    query = f"job.inputs={tmp_path / 'query.wav'}"
+    assert read(ask("job=identify", query, run="there"))["query.wav"]["matches"][0]["work"] == "The New One"
+    removed = ask("job=index", "job.action=remove", "job.names=[The New One]", run="remove")
+    assert removed.status == 0, removed.err
+    assert "2 recordings taken out, 30 left" in removed.out
+    assert read(ask("job=identify", query, run="gone"))["query.wav"]["matches"][0]["work"] != "The New One"
+
+
+def test_index_mistakes(ask, index, tmp_path):
+    for words, message in (
+        (["job.action=build"], "holds an index already"),
+        (["job.action=bild"], "did you mean 'build'"),
+        (["job.action=remove"], "job.names is empty"),
+        (["job.action=remove", "job.names=[workk4]"], "did you mean 'work4'"),
+        (["job.action=add", "job.splits=[trian]"], "no recordings there"),
+        (["job.action=add", f"job.works={tmp_path / 'none.csv'}"], "none.csv"),
+    ):
+        done = ask("job=index", *words)
+        assert done.status == 2, words
+        assert message in done.err
+        assert done.err.count("\n") == 1
+    shutil.rmtree(index)
+    assert "no index here" in ask("job=identify", "job.inputs=[x.wav]").err
+
+
+def test_centroids_are_written(ask):
+    done = ask("job=index", "job.action=centroids")
+    assert done.status == 0, done.err
+    table = pl.read_csv(done.folder / "works.csv")
+    assert table["recordings"].to_list() == [VERSIONS] * WORKS
+    assert table["coherence"].min() > 0.5
+
+
+def test_another_checkpoint_is_refused(cli, place, index, queries):
+    other = cli(*SMALL, f"data.root={place / 'tunes'}", "seed=2", run="other")
+    assert other.status == 0, other.err
+    ckpt = f"ckpt={other.folder / 'checkpoints' / 'best.ckpt'}"
+    done = cli("job=identify", ckpt, f"job.index={index}", f"job.inputs=[{queries}]", run="identify")
+    assert done.status == 2
+    assert "was made with encoder" in done.err
+
+
+def test_a_killed_index_goes_on(cli, place, tmp_path, monkeypatch):
+    from tonnetz.jobs import index as job
+
+    monkeypatch.setattr(index_module, "BATCH", 8)
+    embed, asked = job.embed_tracks, []
+
+    def count(experiment, frame, *rest):
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append(frame.height)
+        return embed(experiment, frame, *rest)
+
+    words = [
+        "job=index",
+        f"job.index={tmp_path / 'new'}",
+        f"ckpt={place / 'outputs' / 'fit' / 'checkpoints' / 'best.ckpt'}",
+    ]
+    monkeypatch.setattr(job, "embed_tracks", count)
+    assert cli(*words).status == 130
+    assert not (tmp_path / "new" / "meta.json").exists()
+    asked.clear()
+    monkeypatch.setattr(job, "embed_tracks", lambda *a: asked.append(a[1].height) or embed(*a))
+    done = cli(*words, run="again")
+    assert done.status == 0, done.err
+    assert sum(asked) == WORKS * VERSIONS - 16
+    one, two = Index.open(tmp_path / "new"), Index.open(place / "index")
+    assert set(one.table["id"]) == set(two.table["id"])
+    query = two.vectors[None, two.row == 5]
+    np.testing.assert_allclose(one.search(query).distance, two.search(query).distance, atol=1e-5)
+
+
+def test_files_and_corpus_give_the_same_vectors(cli, place, tmp_path):
+    ckpt = f"ckpt={place / 'outputs' / 'fit' / 'checkpoints' / 'best.ckpt'}"
+    folder = place / "tunes" / "work3"
+    done = cli("job=index", ckpt, f"job.index={tmp_path / 'files'}", f"job.inputs=[{folder}]")
+    assert done.status == 0, done.err
+    files, corpus = Index.open(tmp_path / "files"), Index.open(place / "index")
+    for i, path in enumerate(files.table["path"]):
+        (row,) = [r for r, other in enumerate(corpus.table["path"]) if other == path]
+        a, b = files.vectors[files.row == i], corpus.vectors[corpus.row == row]
+        assert a.shape == b.shape
+        assert (a * b).sum(1).min() > 0.99
+
+
+def test_compare(ask, place, index):
+    a, b = place / "tunes" / "work6" / "v0.wav", place / "tunes" / "work6" / "v1.wav"
+    done = ask("job=compare", f"job.a={a}", f"job.b={b}", "job.method=tempo")
+    assert done.status == 0, done.err
+    same = done.json("compare.json")
+    assert same["semitones"] == 3
+    assert same["ratio"] == pytest.approx(1.1, abs=0.06)
+    assert same["shift"] == pytest.approx(0, abs=1.5)
+    assert (done.folder / "figures" / "similarity.png").exists()
+    other = ask("job=compare", f"job.a={a}", f"job.b={place / 'tunes' / 'work5' / 'v1.wav'}", run="other")
+    stranger = other.json("compare.json")
+    assert same["distance"] < stranger["distance"]
+    assert same["p"] < stranger["p"]
+    itself = ask("job=compare", f"job.a={a}", f"job.b={a}", run="itself").json("compare.json")
+    assert itself["shift"] == pytest.approx(0, abs=0.05)
+    assert itself["distance"] < same["distance"]
+    bad = ask("job=compare", f"job.a={a}", "job.b=none.wav", run="bad")
+    assert bad.status == 2
+    assert "none.wav: no such file" in bad.err
+
+
+def test_align(ask, place):
+    words = ["job=align", "job.hop=1", "job.method=tempo", "data=folder_works", f"data.root={place / 'tunes'}"]
+    done = ask(*words, "data.corpus.split=train", run="align")
+    assert done.status == 0, done.err
+    lines = [json.loads(line) for line in (done.folder / "alignment.jsonl").read_text().splitlines()]
+    assert len(lines) == WORKS * 3
+    known = Alignment.load(done.folder / "alignment.jsonl", lines[0]["model"])
+    a = np.array([f"work{i}/v0" for i in range(WORKS)])
+    b = np.array([f"work{i}/v1" for i in range(WORKS)])
+    there = known.lookup(a, b, np.full(WORKS, 8.0), 4.0)
+    assert np.median(np.abs(there + 2 - 11.0)) < 1  # the middle of 8..12 s comes 1.1 times as late
+    assert (known.sureness(a, b) > 0.1).mean() > 0.8
+    assert (done.folder / "figures" / "alignment.png").exists()
+    medoid = ask(*words, "data.corpus.split=train", "job.pairs=medoid", run="medoid")
+    assert len((medoid.folder / "alignment.jsonl").read_text().splitlines()) == WORKS * 3
+    for word in ("job.method=dtw", "job.pairs=none", "job.hop=0", "job.split=all"):
+        assert ask(*words, word, run="bad").status == 2
+
+
+def test_any_task_that_embeds_can_be_indexed(cli, fit, corpus, tmp_path):
+    trained = fit()
+    ckpt = f"ckpt={trained.folder / 'checkpoints' / 'best.ckpt'}"
+    done = cli("job=index", ckpt, f"job.index={tmp_path / 'sounds'}", f"job.inputs=[{corpus}]", run="index")
+    assert done.status == 0, done.err
+    found = Index.open(tmp_path / "sounds")
+    assert len(found) == 30
+    assert found.facts["segment"] is None
+    one = cli(
+        "job=identify", ckpt, f"job.index={tmp_path / 'sounds'}", f"job.inputs={corpus / 'sine' / '4.wav'}", run="one"
+    )
+    assert one.status == 0, one.err
+    best = one.json("matches.json")[0]["matches"][0]
+    assert best["recording"].endswith("sine/4.wav")
+    assert best["distance"] == pytest.approx(0, abs=1e-5)
+    assert best["query_start"] == best["match_start"]

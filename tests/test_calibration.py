@@ -1,0 +1,101 @@
+"""Calibration against definitions, scikit-learn and naive counts."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from tonnetz.calibration import Calibration, area, equal_error, roc, unrelated_pairs
+from tonnetz.errors import UserError
+
+
+@pytest.fixture
+def calibration():
+    random = np.random.default_rng(0)
+    return Calibration(np.sort(random.normal(1, 0.1, 999)), np.sort(random.normal(0.7, 0.05, 99)))
+
+
+def test_z_and_p(calibration):
+    d = np.linspace(-1, 3, 400)
+    np.testing.assert_allclose(calibration.z(d), (d - calibration.pairs.mean()) / calibration.pairs.std(ddof=1))
+    p = calibration.p(d)
+    np.testing.assert_allclose(p, [((calibration.pairs <= x).sum() + 1) / 1000 for x in d])
+    assert (np.diff(p) >= 0).all()
+    assert (np.diff(calibration.z(d)) > 0).all()
+    assert p.min() == pytest.approx(1 / 1000)
+    assert p.max() == 1
+    assert calibration.chance(np.array([-5.0, 5.0])).tolist() == [0.01, 1]
+
+
+def test_threshold_agrees_with_chance(calibration):
+    for p in (0.01, 0.05, 0.5, 0.99):
+        limit = calibration.threshold(p)
+        assert calibration.chance(np.array(limit)) <= p
+        assert calibration.chance(np.nextafter(limit, np.inf)) > p
+    assert calibration.threshold(1.0) == np.inf
+    expected = norm(calibration.nearest.mean(), calibration.nearest.std(ddof=1)).ppf(0.001)
+    assert calibration.threshold(0.001) == pytest.approx(
+        min(expected, calibration.nearest[0])
+    )  # finer than 99 recordings tell
+    for bad in (0, -1, 1.5):
+        with pytest.raises(UserError, match=r"job\.p="):
+            calibration.threshold(bad)
+
+
+def test_a_scale_without_spread_accepts_nothing():
+    flat = Calibration(np.zeros(9), np.zeros(9))
+    assert flat.threshold(0.01) < 0
+
+
+def test_equal_distances_have_no_deviation():
+    flat = Calibration(np.ones(5), np.ones(2))
+    assert flat.z(np.array([0.5, 1.0])).tolist() == [0, 0]
+
+
+def test_pairs_are_distinct_and_of_different_works():
+    work = np.random.default_rng(1).integers(0, 30, 200)
+    work[:10] = -1
+    pairs = unrelated_pairs(work, 5000)
+    assert len(pairs) == 5000
+    assert len(np.unique(np.sort(pairs, 1), axis=0)) == 5000
+    assert (work[pairs[:, 0]] != work[pairs[:, 1]]).all()
+    assert (work[pairs] >= 0).all()
+    assert 0.4 < (pairs[:, 0] < pairs[:, 1]).mean() < 0.6
+    np.testing.assert_array_equal(pairs, unrelated_pairs(work, 5000))
+    assert not np.array_equal(pairs, unrelated_pairs(work, 5000, seed=1))
+
+
+def test_few_recordings_give_all_pairs_there_are():
+    assert {tuple(sorted(p)) for p in unrelated_pairs(np.array([0, 0, 1])).tolist()} == {(0, 2), (1, 2)}
+    assert len(unrelated_pairs(np.array([0, 0, 0]))) == 0
+    assert len(unrelated_pairs(np.array([-1, -1, -1]))) == 3
+    assert len(unrelated_pairs(np.array([4, 4, -1]))) == 2
+    assert len(unrelated_pairs(np.zeros(0, int))) == 0
+
+
+def test_many_recordings_are_sampled():
+    work = np.arange(100_000) // 4
+    pairs = unrelated_pairs(work, 20_000)
+    assert len(pairs) == 20_000
+    assert (work[pairs[:, 0]] != work[pairs[:, 1]]).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_roc_against_scikit_learn(seed):
+    random = np.random.default_rng(seed)
+    genuine, impostor = random.normal(0.4, 0.2, 60).round(2), random.normal(0.8, 0.2, 90).round(2)
+    truth, score = np.r_[np.ones(60), np.zeros(90)], -np.r_[genuine, impostor]
+    false, true, _ = roc_curve(truth, score, drop_intermediate=False)
+    ours = roc(genuine, impostor)
+    np.testing.assert_allclose(ours[0], false)
+    np.testing.assert_allclose(ours[1], true)
+    assert area(genuine, impostor) == pytest.approx(roc_auc_score(truth, score))
+    threshold, rate = equal_error(genuine, impostor)
+    refused, accepted = (genuine > threshold).mean(), (impostor <= threshold).mean()
+    assert abs(refused - accepted) == pytest.approx(np.abs(false - 1 + true).min())
+    assert rate == pytest.approx((refused + accepted) / 2)
+
+
+def test_no_kin_no_error_rate():
+    assert np.isnan(equal_error(np.zeros(0), np.ones(3))).all()
+    assert np.isnan(area(np.ones(3), np.zeros(0)))

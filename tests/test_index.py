@@ -1,0 +1,464 @@
+"""The index: search equals a naive loop, growing never embeds twice, nothing is ever half written."""
+
+import json
+import zlib
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tonnetz import index as module
+from tonnetz.errors import UserError
+from tonnetz.index import Index, weights_fingerprint
+from tonnetz.reductions import distances, reduce
+from tonnetz.shortlist import Shortlist
+from tonnetz.transposition import transpose
+
+FACTS = {
+    "encoder": "e1",
+    "frontend": "f1",
+    "window": 15.0,
+    "hop": 5.0,
+    "pad": "zero",
+    "normalize": True,
+    "distance": "cosine",
+    "reduction": "min",
+}
+
+
+def tracks(works, seed=0):
+    """A table of recordings; `works` names the work of each."""
+    ids = [f"r{seed}-{i}" for i in range(len(works))]
+    columns = {"id": ids, "path": [f"/x/{i}.wav" for i in ids], "work": works, "mark": ["1"] * len(ids)}
+    return pl.DataFrame(columns, schema_overrides={"work": pl.String}).with_columns(duration=pl.lit(60.0))
+
+
+class Embedder:
+    """Vectors from the name of the work, with noise from the id; counts what it was asked for."""
+
+    def __init__(self, dim=16, noise=0.5, most=5, broken=(), stop_after=None):
+        self.dim, self.noise, self.most, self.broken, self.stop_after = dim, noise, most, broken, stop_after
+        self.asked = []
+
+    def __call__(self, table):
+        if self.stop_after is not None and len(self.asked) >= self.stop_after:
+            raise KeyboardInterrupt
+        self.asked += table["id"].to_list()
+        parts = []
+        for i, (name, work) in enumerate(table.select("id", "work").rows()):
+            if name in self.broken:
+                continue
+            vectors = self.vectors(name, work)
+            parts.append((vectors, torch.full((len(vectors),), i), 5.0 * torch.arange(len(vectors))))
+        if not parts:
+            row, empty = torch.zeros(0, dtype=torch.long), torch.zeros(0)
+            return {"vectors": torch.zeros(0, self.dim), "row": row, "start": empty, "length": empty}
+        vectors, row, start = (torch.cat(values) for values in zip(*parts, strict=True))
+        return {"vectors": vectors, "row": row, "start": start, "length": torch.full((len(row),), 15.0)}
+
+    def vectors(self, name, work):
+        own = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+        of_work = torch.Generator().manual_seed(zlib.crc32(str(work).encode()) + 1)
+        count = int(torch.randint(1, self.most + 1, (1,), generator=own))
+        centre = torch.randn(self.dim, generator=of_work) if work else torch.randn(self.dim, generator=own)
+        return 3 * (centre + self.noise * torch.randn(count, self.dim, generator=own))
+
+
+@pytest.fixture
+def works():
+    return [f"w{i % 9}" for i in range(40)]
+
+
+@pytest.fixture
+def built(tmp_path, works):
+    index = Index(tmp_path / "index", FACTS)
+    index.add(tracks(works), Embedder())
+    return index
+
+
+def naive(index, query):
+    """Distances of one query (S, D) to every recording, one by one."""
+    kind, how = index.facts["distance"], index.facts["reduction"]
+    result = []
+    for r in range(len(index)):
+        mine = torch.from_numpy(index.row == r)
+        vectors = index.vectors[mine] * index.norms[mine][:, None]
+        result.append(reduce(distances(query, vectors, kind), how))
+    return torch.stack(result)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "euclidean", "squared"])
+@pytest.mark.parametrize("how", ["min", "meanmin", "smeanmin", "best-3", "bpwr-3"])
+def test_search_equals_the_naive_loop(tmp_path, works, kind, how):
+    index = Index(tmp_path / "index", {**FACTS, "distance": kind, "reduction": how})
+    index.add(tracks(works), Embedder())
+    lengths = [1, 3, 7]
+    queries = torch.zeros(3, 7, 16)
+    valid = torch.arange(7) < torch.tensor(lengths)[:, None]
+    queries[valid] = torch.randn(11, 16, generator=torch.Generator().manual_seed(1))
+    expected = torch.stack([naive(index, q[:n]) for q, n in zip(queries, lengths, strict=True)])
+    np.testing.assert_allclose(index.track_distances(queries, valid), expected, atol=2e-5)
+    found = index.search(queries, valid, top=4)
+    best = expected.sort(1)
+    np.testing.assert_allclose(found.distance, best.values[:, :4], atol=2e-5)
+    np.testing.assert_array_equal(found.place, best.indices[:, :4])
+    query, row = np.array([0, 2, 1, 2]), np.array([5, 5, 39, 0])
+    np.testing.assert_allclose(index.pair_distances(queries, valid, query, row), expected[query, row], atol=2e-5)
+
+
+@pytest.mark.parametrize("how", ["min", "bpwr-2"])
+def test_blocks_change_nothing(built, monkeypatch, how):
+    built.match_by(how)
+    queries = torch.randn(6, 3, 16)
+    whole = built.track_distances(queries)
+    monkeypatch.setattr(module, "CELLS", 100)
+    np.testing.assert_allclose(built.track_distances(queries), whole, atol=1e-6)
+
+
+def test_works_are_ranked_by_their_nearest_recording(built):
+    queries = torch.randn(5, 2, 16)
+    table = built.track_distances(queries)
+    found = built.search(queries, top=20, mode="works")
+    code = built.work
+    for q in range(5):
+        best = {c: min(table[q, code == c].tolist()) for c in range(9)}
+        order = sorted(best, key=best.get)
+        assert code[found.place[q, :9]].tolist() == order
+        np.testing.assert_allclose(found.distance[q, :9], [best[c] for c in order], atol=1e-6)
+        assert (found.place[q, 9:] == -1).all()
+        assert np.isinf(found.distance[q, 9:]).all()
+
+
+def test_recordings_of_unknown_work_stand_for_themselves(tmp_path):
+    index = Index(tmp_path / "index", FACTS)
+    index.add(tracks(["a", None, None, "a", "b"]), Embedder())
+    assert index.work.tolist() == [0, -1, -1, 0, 1]
+    found = index.search(torch.randn(1, 1, 16), mode="works")
+    assert len(set(found.place[0].tolist()) - {-1}) == 4
+
+
+def test_it_comes_back_as_it_was(built):
+    again = Index.open(built.folder)
+    assert again.table.equals(built.table)
+    for name in ("vectors", "norms", "start", "length"):
+        assert torch.equal(getattr(again, name), getattr(built, name))
+    assert again.facts == built.facts
+    assert set(again.nulls) == {"null_level", "null_pairs", "null_nearest", "null_kin"}
+    np.testing.assert_allclose(again.vectors.norm(dim=1), 1, atol=1e-6)
+    assert again.norms.min() > 3
+
+
+def test_adding_embeds_nothing_twice(built, works):
+    more = Embedder()
+    both = pl.concat([tracks(works), tracks(["w1", "new"], seed=1)])
+    assert built.add(both, more) == {"added": 2, "kept": 40, "left out": 0, "moved": 0}
+    assert more.asked == ["r1-0", "r1-1"]
+    assert len(Index.open(built.folder)) == 42
+    changed = both.with_columns(mark=pl.when(pl.col("id") == "r0-3").then(pl.lit("2")).otherwise("mark"))
+    again = Embedder()
+    built.add(changed, again)
+    assert again.asked == ["r0-3"]
+    assert len(built) == 42
+    assert built.table.filter(pl.col("id") == "r0-3")["mark"].to_list() == ["2"]
+    np.testing.assert_array_equal(np.bincount(built.row), built.table["windows"])
+
+
+def test_the_order_of_adding_does_not_matter(built, works, tmp_path):
+    other = Index(tmp_path / "other", FACTS)
+    table = tracks(works)
+    other.add(table[20:], Embedder())
+    other.add(table[:20], Embedder())
+    query = torch.randn(1, 3, 16)
+    one, two = built.search(query, top=40), other.search(query, top=40)
+    np.testing.assert_allclose(one.distance, two.distance, atol=1e-6)
+    assert built.table["id"].gather(one.place[0]).to_list() == other.table["id"].gather(two.place[0]).to_list()
+
+
+def test_a_new_spreadsheet_moves_recordings(built, works):
+    embed = Embedder()
+    renamed = tracks(["other", *works[1:]])
+    assert built.add(renamed, embed)["moved"] == 1
+    assert embed.asked == []
+    assert Index.open(built.folder).table["work"][0] == "other"
+
+
+def test_remove_by_id_path_or_work(built):
+    size = (built.table["work"] == "w3").sum()
+    assert built.remove(["w3"]) == size
+    assert built.remove(["r0-0", "/x/r0-1.wav"]) == 2
+    again = Index.open(built.folder)
+    assert len(again) == 40 - size - 2
+    assert len(again.vectors) == again.table["windows"].sum()
+    name = again.table["id"][5]
+    np.testing.assert_allclose(
+        again.vectors[again.first[5]],
+        F.normalize(Embedder().vectors(name, again.table["work"][5])[0], dim=0),
+        atol=1e-6,
+    )
+    with pytest.raises(UserError, match="w33: no such recording or work"):
+        built.remove(["w33"])
+    built.remove(again.table["id"].to_list())
+    empty = Index.open(built.folder)
+    assert len(empty) == 0
+    with pytest.raises(UserError, match="the index is empty"):
+        empty.search(torch.randn(1, 1, 16))
+    empty.add(tracks(["a", "b"], seed=9), Embedder())
+    assert len(Index.open(built.folder)) == 2
+
+
+def test_an_interrupted_run_goes_on(tmp_path, works, monkeypatch):
+    monkeypatch.setattr(module, "BATCH", 8)
+    index = Index(tmp_path / "index", FACTS)
+    with pytest.raises(KeyboardInterrupt):
+        index.add(tracks(works), Embedder(stop_after=24))
+    with pytest.raises(UserError, match="no index here"):
+        Index.open(tmp_path / "index")
+    (tmp_path / "index" / "pending" / "half.safetensors.99.part").write_bytes(b"cut off")
+    rest = Embedder()
+    assert index.add(tracks(works), rest)["added"] == 40
+    assert len(rest.asked) == 16
+    whole = Index(tmp_path / "whole", FACTS)
+    whole.add(tracks(works), Embedder())
+    again = Index.open(tmp_path / "index")
+    found = {name: again.vectors[again.row == i] for i, name in enumerate(again.table["id"])}
+    for i, name in enumerate(whole.table["id"]):
+        assert torch.equal(found[name], whole.vectors[whole.row == i])
+    assert sorted(p.name for p in again.folder.iterdir()) == ["meta.json", "tracks-1.jsonl", "vectors-1.safetensors"]
+
+
+def test_killed_while_writing_the_old_index_stands(built, monkeypatch):
+    before = Index.open(built.folder)
+
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "write_json", cut)
+    with pytest.raises(KeyboardInterrupt):
+        built.add(tracks(["w1"], seed=5), Embedder())
+    monkeypatch.undo()
+    again = Index.open(built.folder)
+    assert again.table.equals(before.table)
+    rest = Embedder()
+    assert again.add(tracks(["w1"], seed=5), rest)["added"] == 1
+    assert rest.asked == []
+
+
+def test_what_cannot_be_embedded_is_left_out(tmp_path, works):
+    index = Index(tmp_path / "index", FACTS)
+    assert index.add(tracks(works), Embedder(broken=("r0-7", "r0-8")))["left out"] == 2
+    assert "r0-7" not in index.table["id"].to_list()
+    nothing = Index(tmp_path / "nothing", FACTS)
+    assert nothing.add(tracks(["a"]), Embedder(broken=("r0-0",)))["added"] == 0
+    assert not (tmp_path / "nothing" / "meta.json").exists()
+
+
+def test_nan_vectors_and_doubled_ids_are_refused(tmp_path):
+    index = Index(tmp_path / "index", FACTS)
+
+    def bad(table):
+        found = Embedder()(table)
+        return {**found, "vectors": found["vectors"] * torch.nan}
+
+    with pytest.raises(UserError, match=r"/x/r0-0.wav: its embedding holds NaN"):
+        index.add(tracks(["a"]), bad)
+    with pytest.raises(UserError, match="r0-0: this recording is given twice"):
+        index.add(pl.concat([tracks(["a"])] * 2), Embedder())
+
+
+def test_another_model_is_refused(built):
+    built.check("e1", "f1")
+    with pytest.raises(UserError, match="was made with encoder e1, the checkpoint's is e2"):
+        built.check("e2", "f1")
+    with pytest.raises(UserError, match="was made with frontend f1"):
+        built.check("e1", "f2")
+
+
+def test_broken_folders_are_one_line(built, tmp_path):
+    with pytest.raises(UserError, match="no index here"):
+        Index.open(tmp_path / "none")
+    meta = json.loads((built.folder / "meta.json").read_text())
+    (built.folder / "vectors-1.safetensors").write_bytes(b"cut")
+    with pytest.raises(UserError, match="cannot be read"):
+        Index.open(built.folder)
+    (built.folder / "meta.json").write_text(json.dumps({**meta, "format": 99}))
+    with pytest.raises(UserError, match="format 99"):
+        Index.open(built.folder)
+    (built.folder / "meta.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        Index.open(built.folder)
+
+
+def test_bad_questions(built):
+    query = torch.randn(1, 1, 16)
+    for top in (0, -1):
+        with pytest.raises(UserError, match=f"job.top={top}"):
+            built.search(query, top=top)
+    assert (built.search(query, top=10**6).place >= 0).sum() == 40
+    with pytest.raises(UserError, match="did you mean 'centroids'"):
+        built.search(query, mode="centroid")
+    with pytest.raises(UserError, match="reduction"):
+        Index(built.folder, {**FACTS, "reduction": "nearest"})
+
+
+def test_centroids_by_definition(built):
+    found = built.centroids()
+    code = built.work
+    for w, name in enumerate(found.works):
+        units = []
+        for r in np.flatnonzero(code == w):
+            mean = built.vectors[built.row == r].mean(0)
+            units.append(mean / mean.norm())
+        units = torch.stack(units)
+        mean = units.mean(0)
+        d = 1 - units @ (mean / mean.norm())
+        np.testing.assert_allclose(found.vectors[w], mean / mean.norm(), atol=1e-5)
+        assert found.coherence[w].item() == pytest.approx(mean.norm().item(), abs=1e-5)
+        assert found.radius[w].item() == pytest.approx((d.mean() + 1.5 * d.std(correction=0)).item(), abs=1e-4)
+        assert name == f"w{w}"
+        assert found.recordings[w] == len(units)
+    query = torch.randn(2, 3, 16)
+    mean = F.normalize(F.normalize(query, dim=-1).sum(1), dim=-1)
+    table = 1 - mean @ found.vectors.T
+    got = built.search(query, top=3, mode="centroids")
+    np.testing.assert_array_equal(got.place, table.argsort(1)[:, :3])
+
+
+def test_opposite_recordings_have_no_centre(tmp_path):
+    index = Index(tmp_path / "index", FACTS)
+
+    def embed(table):
+        vectors = torch.tensor([[1.0, 0], [-1, 0], [0, 2]])[: table.height]
+        return {
+            "vectors": vectors,
+            "row": torch.arange(len(vectors)),
+            **{k: torch.zeros(3) for k in ("start", "length")},
+        }
+
+    index.add(tracks(["a", "a", "b"]), embed)
+    found = index.centroids()
+    assert found.coherence.tolist() == [0, 1]
+    assert found.vectors.tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("how", ["min", "bpwr-2"])
+def test_calibration_is_of_strangers(tmp_path, works, how):
+    index = Index(tmp_path / "index", {**FACTS, "reduction": how})
+    index.add(tracks(works), Embedder())
+    whole = index.calibration(100)
+    table = torch.stack(
+        [naive(index, (index.vectors * index.norms[:, None])[index.row == r]) for r in range(40)]
+    ).numpy()
+    stranger = index.work[:, None] != index.work
+    assert len(whole.pairs) == stranger.sum() // 2
+    assert np.isin(whole.pairs.round(4), table[stranger].round(4)).mean() > 0.95
+    np.testing.assert_allclose(whole.nearest, np.sort(np.where(stranger, table, np.inf).min(1)), atol=1e-5)
+    same = ~stranger & ~np.eye(40, dtype=bool)
+    np.testing.assert_allclose(whole.kin, np.sort(np.where(same, table, np.inf).min(1)), atol=1e-5)
+    assert index.nulls["null_level"].tolist() == [0, -1]
+    if how == "min":  # one window finds less
+        assert index.calibration(1).nearest.mean() > whole.nearest.mean()
+        assert index.calibration(2).pairs.mean() >= whole.pairs.mean()
+    assert index.calibration(1, "centroids").kin.mean() < index.calibration(1, "centroids").nearest.mean()
+
+
+def test_one_work_cannot_be_calibrated(tmp_path):
+    index = Index(tmp_path / "index", FACTS)
+    index.add(tracks(["a"] * 3), Embedder())
+    assert index.calibration(3) is None
+    unknown = Index(tmp_path / "unknown", FACTS)
+    unknown.add(tracks([None] * 5), Embedder())
+    assert len(unknown.calibration(3).pairs) == 10
+    assert unknown.calibration(3, "centroids") is None
+    with pytest.raises(UserError, match="no recording has a work"):
+        unknown.search(torch.randn(1, 1, 16), mode="centroids")
+
+
+def test_similarities_of_pairs(built):
+    queries, valid = torch.randn(2, 4, 16), torch.tensor([[True] * 4, [True] * 2 + [False] * 2])
+    cells, key = built.similarities(queries, valid, np.array([0, 1]), np.array([7, 3]))
+    assert key.tolist() == [0, 0]
+    expected = 1 - distances(queries[1, :2], built.vectors[built.row == 3], clamp=False)
+    np.testing.assert_allclose(cells[1][:2, : expected.shape[1]], expected, atol=1e-5)
+    assert cells[1].isnan().sum() == cells[1].numel() - expected.numel()
+
+
+def turning(tmp_path, reduction="min"):
+    """Recordings of one vector a window whose pitch class axis is turned at random."""
+    random = torch.Generator().manual_seed(0)
+    works = F.normalize(torch.randn(30, 1, 24, generator=random), dim=-1)
+    keys = torch.randint(12, (90,), generator=random)
+
+    def embed(table):
+        number = table["id"].str.slice(3).cast(pl.Int64).to_numpy()
+        z = works[number // 3] + 0.05 * torch.randn(len(number), 5, 24, generator=random)
+        z = torch.stack([transpose(x, int(keys[n])) for x, n in zip(z, number, strict=True)])
+        row = torch.arange(len(z)).repeat_interleave(5)
+        start = torch.arange(5).repeat(len(z)) * 5.0
+        return {"vectors": z.flatten(0, 1), "row": row, "start": start, "length": torch.full_like(start, 15.0)}
+
+    index = Index(tmp_path / "turning", {**FACTS, "transpositions": 12, "reduction": reduction})
+    index.add(tracks([f"w{i // 3:02d}" for i in range(90)]), embed)
+    return index, works, keys
+
+
+def test_other_keys_are_tried(tmp_path):
+    pytest.importorskip("faiss")
+    index, works, keys = turning(tmp_path)
+    query = torch.stack([transpose(w.repeat(3, 1), 7) for w in works])
+    for keywords in ({}, {"mode": "centroids"}, {"faiss": True}, {"mode": "works"}):
+        found = index.search(query, top=1, **keywords)
+        work = found.place[:, 0] if keywords.get("mode") == "centroids" else index.work[found.place[:, 0]]
+        assert (work == np.arange(30)).mean() == 1, keywords
+        assert found.distance.max() < 0.2
+    assert index.centroids().coherence.min() > 0.9
+    valid = torch.ones(1, 3, dtype=torch.bool)
+    _, key = index.similarities(query[:1], valid, np.array([0, 0]), np.array([0, 1]))
+    assert key.tolist() == [(k - 7) % 12 for k in keys[:2].tolist()]
+    assert index.calibration(1).kin.max() < index.calibration(1).nearest.min()
+    assert index.calibration(1, "centroids").kin.max() < index.calibration(1, "centroids").nearest.min()
+
+
+@pytest.mark.parametrize("kind", ["cosine", "euclidean"])
+def test_the_shortlist_finds_what_the_whole_search_finds(tmp_path, kind):
+    pytest.importorskip("faiss")
+    index = Index(tmp_path / "index", {**FACTS, "distance": kind, "reduction": "best-2"})
+    names = [f"w{i // 4}" for i in range(2000)]
+    embed = Embedder(noise=0.4)
+    index.add(tracks(names), embed)
+    queries = torch.stack([embed.vectors(f"q{i}", f"w{i}")[:1].repeat(2, 1) for i in range(50)])
+    for mode in ("recordings", "works"):
+        exact = index.search(queries, top=3, mode=mode, faiss=False)
+        fast = index.search(queries, top=3, mode=mode, faiss=True)
+        assert (fast.place[:, 0] == exact.place[:, 0]).mean() > 0.9
+        same = fast.place == exact.place
+        np.testing.assert_allclose(fast.distance[same], exact.distance[same], atol=1e-5)
+    (stored,) = index.folder.glob("*.faiss")
+    stamp = stored.stat().st_mtime_ns
+    again = Index.open(index.folder)
+    np.testing.assert_array_equal(again.search(queries, faiss=True).place, index.search(queries, faiss=True).place)
+    assert stored.stat().st_mtime_ns == stamp
+    again.remove(["w1"])
+    assert not list(index.folder.glob("*.faiss"))
+
+
+def test_when_to_take_the_shortlist(built, monkeypatch):
+    assert [Shortlist.wanted(c, n) for c, n in ((None, 10), (None, 300_000), (True, 10), (False, 300_000))] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    with pytest.raises(UserError, match=r"pip install 'tonnetz\[faiss\]'"):
+        built.search(torch.randn(1, 1, 16), faiss=True)
+
+
+def test_fingerprint_of_weights():
+    weights = {"b": torch.randn(3), "a": torch.ones(2, 2), "n.num_batches_tracked": torch.tensor(3)}
+    mark = weights_fingerprint(weights)
+    assert len(mark) == 16
+    assert weights_fingerprint({**dict(reversed(weights.items())), "n.num_batches_tracked": torch.tensor(4)}) == mark
+    assert weights_fingerprint({**weights, "a": torch.ones(4)}) != mark
+    assert weights_fingerprint({**weights, "b": weights["b"] + 1e-6}) != mark

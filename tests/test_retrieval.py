@@ -1,0 +1,115 @@
+"""Retrieval over segments against loops over tracks, tempi and ranks."""
+
+import itertools
+
+import pytest
+import torch
+
+from tonnetz.errors import UserError
+from tonnetz.matching import Matching
+from tonnetz.metrics.vectors import Segments
+from tonnetz.reductions import distances as cells
+from tonnetz.reductions import reduce
+from tonnetz.retrieval import distances, evaluate
+
+GROUP = [0, 0, 1, 1, 1, 2, -1, 3, 3]  # a work of one recording, and a recording of no known work
+
+
+def gallery(seed=0, tempi=(1.0,), sizes=(3, 1, 4, 2, 2, 5, 1, 3, 2)):
+    """Random segments of nine tracks, as many as `sizes` at every tempo."""
+    g = torch.Generator().manual_seed(seed)
+    cells = [(row, float(s), tempo) for tempo in tempi for row, size in enumerate(sizes) for s in range(size)]
+    row, start, tempo = (torch.tensor(column) for column in zip(*cells, strict=True))
+    return Segments(torch.randn(len(cells), 6, generator=g), row, torch.tensor(GROUP)[row], start, tempo)
+
+
+def naive(found, kind, how):
+    """Distance of every two tracks: the queries at all tempi, the references at the tempo nearest to 1."""
+    own = min(found.tempi, key=lambda tempo: abs(tempo - 1))
+
+    def take(row, tempo):
+        return found.z[(found.row == row) & (found.tempo == tempo)]
+
+    table = torch.empty(9, 9)
+    for a, b in itertools.product(range(9), range(9)):
+        table[a, b] = min(float(reduce(cells(take(a, t), take(b, own), kind), how)) for t in found.tempi)
+    return table
+
+
+def score(table, queries, references, exclude=()):
+    """Mean average precision and hit rate, rank by rank."""
+    precision, hits = [], []
+    for q in queries:
+        if GROUP[q] < 0:
+            continue
+        answers = [r for r in references if r != q and (q, r) not in exclude]
+        answers.sort(key=lambda r: float(table[q, r]))
+        ranks = [rank for rank, r in enumerate(answers, 1) if GROUP[r] == GROUP[q]]
+        if ranks:
+            precision.append(sum(i / rank for i, rank in enumerate(ranks, 1)) / len(ranks))
+            hits.append(ranks[0] == 1)
+    return sum(precision) / len(precision), sum(hits) / len(hits), len(hits)
+
+
+@pytest.mark.parametrize("tempi", [(1.0,), (0.8, 1.0, 1.25), (0.75, 1.5)])
+@pytest.mark.parametrize(("kind", "how"), [("cosine", "min"), ("euclidean", "smeanmin"), ("squared", "best-2")])
+def test_all_against_all(kind, how, tempi):
+    found = gallery(tempi=tempi)
+    table = naive(found, kind, how)
+    rows = torch.arange(9)
+    got = list(distances(found, Matching(kind, how), rows, rows, 9))
+    torch.testing.assert_close(torch.cat([near for _, near in got]), table, atol=1e-5, rtol=1e-5)
+    values = evaluate(found, Matching(kind, how)).values
+    ap, hit, count = score(table, range(9), range(9))
+    assert (values["map"], values["hit1"]) == pytest.approx((ap, hit))
+    assert (values["queries"], values["without_positive"]) == (count, 1)
+
+
+def test_lists_say_who_asks_and_answers():
+    found = gallery(1)
+    queries, references, exclude = [0, 3, 4, 6, 8], [1, 2, 4, 5, 7, 3], {(3, 2), (0, 5), (4, 1)}
+    result = evaluate(
+        found,
+        Matching(),
+        queries=torch.tensor(queries),
+        references=torch.tensor(references),
+        exclude=torch.tensor(sorted(exclude)),
+    )
+    ap, hit, count = score(naive(found, "cosine", "min"), queries, references, exclude)
+    assert (result.values["map"], result.values["hit1"]) == pytest.approx((ap, hit))
+    assert result.values["queries"] == count
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_blocks_do_not_matter(monkeypatch, size):
+    found = gallery(2, (0.9, 1.0))
+    whole = evaluate(found, Matching("cosine", "meanmin")).values
+    monkeypatch.setattr("tonnetz.retrieval.block_size", lambda *_: size)
+    assert evaluate(found, Matching("cosine", "meanmin")).values == pytest.approx(whole)
+
+
+def test_lists_may_name_tracks_that_were_not_read():
+    whole = gallery(3)
+    some = whole.row < 7  # as when a test is limited to a few batches
+    found = Segments(whole.z[some], whole.row[some], whole.group[some], whole.start[some], whole.tempo[some])
+    plain = evaluate(found, Matching()).values
+    rows = torch.arange(9)
+    listed = evaluate(found, Matching(), queries=rows, references=rows, exclude=torch.tensor([[0, 8], [8, 1]])).values
+    for name in ("map", "hit1", "mrr", "queries"):
+        assert listed[name] == pytest.approx(plain[name])
+
+
+def test_intervals_come_with_rounds():
+    values = evaluate(gallery(4), Matching(), rounds=50).values
+    assert values["map_low"] <= values["map"] <= values["map_high"]
+
+
+def test_mistakes():
+    found = gallery(5)
+    found.z[3, 2] = torch.nan
+    with pytest.raises(UserError, match="not finite"):
+        evaluate(found, Matching())
+    lonely = gallery(6)
+    lonely.group = lonely.row
+    with pytest.raises(UserError, match="nothing to find"):
+        evaluate(lonely, Matching())
