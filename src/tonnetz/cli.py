@@ -126,6 +126,7 @@ def _explain(error: ConfigCompositionException) -> str:
     return f"{key}: no such key{suggest(leaf, _siblings(parent))} (+{key}=... adds a new one)"
 
 
+MANIFOLD = ("trainer.devices", "task.plan.seconds")  # a number, or a list of them; devices may be auto
 KINDS: dict[str, tuple[type, ...]] = {"true or false": (bool,), "a whole number": (int,), "a number": (float, int)}
 
 
@@ -137,7 +138,7 @@ def check_types(cfg: DictConfig, overrides: list[str]) -> None:
     for key, word in values.items():
         default, new = (OmegaConf.select(node, key, throw_on_missing=False) for node in (defaults, cfg))
         kind = next((name for name, kinds in KINDS.items() if isinstance(default, kinds)), None)
-        if kind is None or new is None or key == "trainer.devices":  # devices: a number, a list or auto
+        if kind is None or new is None or key in MANIFOLD:
             continue
         if not isinstance(new, KINDS[kind]) or isinstance(new, bool) != isinstance(default, bool):
             raise UserError(f"{key}={word}: must be {kind} (default: {default})")

@@ -179,7 +179,8 @@ def works_map(points: np.ndarray, works: Sequence[str], unseen: Sequence[bool], 
     axis = figure.subplots()
     for chosen, mark, label in ((~new, "o", "works of the training split"), (new, "X", "unseen works")):
         if chosen.any():
-            axis.scatter(points[chosen, 0], points[chosen, 1], c=colour[chosen], marker=mark, s=45, lw=0.3, edgecolors="k", label=label)
+            x, y = points[chosen].T
+            axis.scatter(x, y, c=colour[chosen], marker=mark, s=45, lw=0.3, edgecolors="k", label=label)
     if len(names) <= CELLS:
         for name in names:
             middle = np.median(points[[work == name for work in works]], 0)

@@ -8,47 +8,158 @@ import sys
 
 import numpy as np
 import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
 
-from tests.conftest import ROOT
+from tests.conftest import RATE, ROOT
+from tonnetz.checkpoint import load_checkpoint
 
 WORDS = [
-    "task=csi",
-    "data.corpus.works=8",
+    "data.corpus.works=14",
     "data.corpus.versions=3",
-    "data.corpus.seconds=8",
+    "data.corpus.seconds=6",
     "data.corpus.workers=1",
     "data.batch_size=4",
     "data.workers=0",
-    "trainer=cpu",
     "trainer.max_epochs=2",
     "task.plan.items=2",
-    "task.plan.seconds=6",
-    "task.plan.window=8",
+    "task.plan.seconds=5",
+    "task.plan.window=6",
     "task.plan.steps=2",
     "task.rounds=20",
     "job.baseline=false",
     "job.figures=false",
 ]
-SMALL = ["model.width=8", "model.depth=1", "task.segment_hop=0.96"]
+SMALL = ["task=csi", "model.width=8", "model.depth=1", "task.segment_hop=0.96", "trainer=cpu"]
+CONFORMER = [
+    "task=csi",
+    "model=conformer",
+    "model.dim=16",
+    "model.blocks=1",
+    "model.heads=2",
+    "pooling=attentive_stats",
+    "loss=coverhunter",
+    "task.segment=null",
+    "task.segment_hop=null",
+    "task.transpositions=1",
+    "task.reduction=min",
+    "trainer=cpu",
+]
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """One folder of generated works and stored features for all tests."""
+def audio(tmp_path_factory):
+    """The folder of generated works, shared by the tests."""
     return tmp_path_factory.mktemp("works")
 
 
 @pytest.fixture
-def csi(cli, store):
+def csi(cli, audio):
     def call(*words, run="run"):
-        return cli(*WORDS, f"data.root={store / 'audio'}", *words, run=run)
+        return cli(*WORDS, f"data.root={audio}", *words, run=run)
 
     return call
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """Two folders of further works x two versions: what a benchmark may be."""
+    roots = []
+    for number in range(2):
+        root = tmp_path_factory.mktemp("others")
+        random = np.random.default_rng(number)
+        for work, version in ((w, v) for w in "xyz" for v in "12"):
+            pitch = 220 * 2 ** random.uniform(0, 2, 4)
+            t = np.arange(5 * RATE) / RATE
+            sound = sum(np.sin(2 * np.pi * f * t) * (np.sin(t * f / 99) > 0) for f in pitch) / 5
+            (root / work).mkdir(exist_ok=True)
+            soundfile.write(root / work / f"{version}.wav", sound + 0.01 * random.standard_normal(len(t)), RATE)
+        roots.append(root)
+    return roots
+
+
+def weights(folder, name="best"):
+    return load_checkpoint(folder / "checkpoints" / f"{name}.ckpt")["state_dict"]
+
+
+def same(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
 def test_fit_resume_test_and_embed(csi, cli, tmp_path):
     done = csi(*SMALL, run="first")
     assert done.status == 0, done.err
-    scores = done.json("metrics.json")
-    assert 0 < scores["test"]["map"] <= 1
-    print(scores)
+    test = done.json("metrics.json")["test"]
+    assert 0 < test["map_low"] <= test["map"] <= test["map_high"] <= 1
+    assert (test["queries"], test["without_positive"]) == (6, 0)
+    whole = csi(*SMALL, "trainer.max_epochs=3", run="whole")
+    resumed = csi(*SMALL, "trainer.max_epochs=3", run="first")
+    assert resumed.status == 0, resumed.err
+    assert same(weights(resumed.folder, "last"), weights(whole.folder, "last"))
+    with (resumed.folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert all(0 < float(row["valid/map"]) <= 1 for row in rows)
+    best = f"ckpt={resumed.folder / 'checkpoints' / 'best.ckpt'}"
+    again = cli("job=test", best, "trainer=cpu", "job.figures=false", run="again")
+    assert again.status == 0, again.err
+    assert again.json("metrics.json")["test"] == pytest.approx(resumed.json("metrics.json")["test"], abs=1e-6)
+    vectors = cli("job=embed", best, "trainer=cpu", run="vectors")
+    assert vectors.status == 0, vectors.err
+    found = load_file(vectors.folder / "embeddings.safetensors")["vectors"]
+    assert found.shape == (14 * 3, 8 * 12)
+    assert torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize("words", [CONFORMER, [*SMALL, "task.cut=input", "task.segment=2", "task.plan.tempi=[0.9,1]"]])
+def test_other_recipes(csi, cli, words):
+    done = csi(*words, "trainer.max_epochs=1")
+    assert done.status == 0, done.err
+    again = cli("job=test", f"ckpt={done.folder / 'checkpoints' / 'best.ckpt'}", "trainer=cpu", run="again")
+    assert again.status == 0, again.err
+    assert again.json("metrics.json")["test"] == pytest.approx(done.json("metrics.json")["test"], abs=1e-6)
+
+
+def test_a_benchmark_influences_nothing(csi, others):
+    runs = [csi(*SMALL, "job.patience=1", "data.sets={}", run="none")]
+    for number, root in enumerate(others):
+        entry = f"data.sets={{show: {{source: 'folder_works:{root}', every: {number + 1}}}}}"
+        runs.append(csi(*SMALL, "job.patience=1", entry, run=f"set{number}"))
+    assert [done.status for done in runs] == [0, 0, 0], [done.err for done in runs]
+    assert same(weights(runs[0].folder), weights(runs[1].folder))
+    assert same(weights(runs[0].folder), weights(runs[2].folder))
+    tables = [list(csv.DictReader((done.folder / "metrics.csv").open())) for done in runs]
+    assert len({tuple(row["valid/map"] for row in table) for table in tables}) == 1
+    assert all(row["sets/show/map"] for row in tables[1])
+    assert [done.json("metrics.json")["test"] for done in runs[1:]] == [runs[0].json("metrics.json")["test"]] * 2
+
+
+def test_a_stopping_set_chooses_and_a_shared_recording_is_refused(csi, cli, others):
+    entry = f"data.sets={{judge: {{source: 'folder_works:{others[0]}', role: stop}}}}"
+    done = csi(*SMALL, entry)
+    assert done.status == 0, done.err
+    with (done.folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert all(0 < float(row["valid/map"]) <= 1 for row in rows)
+    words = [word for word in WORDS if not word.startswith("data.corpus")]
+    shared = f"data.sets={{judge: {{source: 'folder_works:{others[1]}'}}}}"
+    splits = ["data=folder_works", f"data.root={others[1]}", "data.valid_unseen=0", "data.test_unseen=0"]
+    refused = cli(*SMALL, *words, *splits, shared, run="shared")
+    assert refused.status == 2
+    assert "train" in refused.err
+    assert "judge" in refused.err
+
+
+def test_two_processes_score_as_one(csi, tmp_path):
+    done = csi(*SMALL, "trainer.max_epochs=1")
+    assert done.status == 0, done.err
+    paths = [f"paths.data={tmp_path / 'data'}", f"paths.outputs={tmp_path / 'outputs'}", "run=two", "data.batch_size=5"]
+    words = ["job=test", f"ckpt={done.folder / 'checkpoints' / 'best.ckpt'}", "job.figures=false"]
+    ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    command = [sys.executable, str(ROOT / "src/main.py"), *words, *ddp, *paths]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    two = subprocess.run(command, capture_output=True, text=True, env=env, timeout=180, check=False)
+    assert two.returncode == 0, two.stderr
+    found = json.loads((tmp_path / "outputs/two/metrics.json").read_text())["test"]
+    assert found == pytest.approx(done.json("metrics.json")["test"], abs=1e-5)

@@ -17,7 +17,6 @@ from tonnetz import figures
 from tonnetz.ahead import ahead
 from tonnetz.build import Experiment, build
 from tonnetz.device import choose_device
-from tonnetz.errors import UserError
 from tonnetz.manifest import Run, write_json
 from tonnetz.metrics.classification import per_row, score
 from tonnetz.quiet import quiet
@@ -39,10 +38,6 @@ def run(cfg: DictConfig, run: Run) -> None:
     """Print a table, write `bench.json` and `figures/bench.png`."""
     quiet()
     experiment = build(cfg)
-    if not hasattr(experiment.task, "scores"):
-        raise UserError(
-            f"job=bench: {type(experiment.task).__name__} keeps no scores to time; take task=classification"
-        )
     device = choose_device(cfg.trainer.accelerator)
     times = step_times(experiment, device, cfg.job.batches, cfg.job.warmup)
     size = cfg.data.batch_size
@@ -51,7 +46,7 @@ def run(cfg: DictConfig, run: Run) -> None:
     result["seconds_per_batch"] = median
     result["items_per_second"] = {name: size / max(value, 1e-9) for name, value in median.items()}
     _print(result)
-    if cfg.job.decode:
+    if cfg.job.decode and experiment.data.plan.source == "audio":
         result["reading"] = reading_rates(experiment, cfg.job.batches)
         _print_reading(result["reading"])
     write_json(run.folder / "bench.json", result)
@@ -66,8 +61,12 @@ def step_times(experiment: Experiment, device: torch.device, batches: int, warmu
     """Seconds of each stage of `batches` training steps, after `warmup` ones; of the loader, what the loop waits."""
     task: Any = experiment.task.to(device).train()
     optimizer = task.optimizer(task.parameters())
-    times: dict[str, list[float]] = {name: [] for name in STAGES}
+    scored = hasattr(task, "scores")  # tasks that rank do so once an epoch, not batch by batch
+    times: dict[str, list[float]] = {name: [] for name in (STAGES if scored else STAGES[:-1])}
     clock = Clock(device)
+    bf16 = str(experiment.cfg.trainer.precision).startswith("bf16")
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+    task.log = lambda *_, **__: None  # there is no trainer to log to
     batches_of = _endless(experiment.data.train_dataloader())
     for step in range(warmup + batches):
         with clock("loader"):
@@ -78,20 +77,22 @@ def step_times(experiment: Experiment, device: torch.device, batches: int, warmu
             batch = task.encoder.features(batch)
         with clock("spectral augment"):
             task.augment.features(batch)  # timed alone; the step below draws its own
-        with clock("forward"):
+        with clock("forward"), precision:
             loss = task.loss(batch)
         with clock("backward"):
             optimizer.zero_grad()
             loss.backward()
         with clock("optimizer"):
             optimizer.step()
-        with clock("metric"), torch.no_grad():
-            prob = torch.rand(len(batch["row"]), len(task.spec.classes), device=device)
-            task.scores["valid"].update(prob, batch["label"], batch["row"], batch["start"])
+        if scored:
+            with clock("metric"), torch.no_grad():
+                prob = torch.rand(len(batch["row"]), len(task.spec.classes), device=device)
+                task.scores["valid"].update(prob, batch["label"], batch["row"], batch["start"])
         if step >= warmup:
             for name, seconds in clock.seconds.items():
                 times[name].append(seconds)
-    _metric_time(experiment, times, clock)
+    if scored:
+        _metric_time(experiment, times, clock)
     return times
 
 

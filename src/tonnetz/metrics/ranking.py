@@ -42,7 +42,9 @@ class Retrieval:
 
     def square(self) -> tuple[Tensor, np.ndarray]:
         """Rows that are queries and references, and their symmetric distances with a zero diagonal."""
-        assert self.distance is not None and self.asked is not None and self.references is not None
+        assert self.distance is not None
+        assert self.asked is not None
+        assert self.references is not None
         rows = self.asked[torch.isin(self.asked, self.references)].unique()
         first = torch.searchsorted(self.asked, rows) if len(rows) else rows
         second = torch.stack([(self.references == row).nonzero()[0, 0] for row in rows]) if len(rows) else rows
@@ -52,7 +54,9 @@ class Retrieval:
 
     def within_between(self) -> tuple[np.ndarray, np.ndarray]:
         """Distances of pairs of one work, and of different works."""
-        assert self.distance is not None and self.asked is not None and self.references is not None
+        assert self.distance is not None
+        assert self.asked is not None
+        assert self.references is not None
         work = self.groups
         assert work is not None
         unlike = self.asked[:, None] != self.references
