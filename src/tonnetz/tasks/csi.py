@@ -175,7 +175,7 @@ class CSI(Task):
         """Score every set; the mean mAP of those that may stop a run is `valid/map`, whatever the others say."""
         stopping: list[float] = []
         logged: dict[str, float] = {}
-        for name in self.data.evaluated():
+        for name in filter(lambda name: self.data.due(name, self.current_epoch), self.data.evaluated()):
             values = self._score(name, name)
             if values and self.data.stops(name):
                 stopping.append(values["map"])
