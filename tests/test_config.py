@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -67,17 +68,27 @@ def sounds():
 
 
 RAW = {"tiny"}  # backbones that take a front-end without bins
+FIXED = {"ftm2d"}  # backbones without parameters: nothing to train
+NARROW = {  # the same layers as of full size, only narrower
+    "bytecover2": ["model.width=8"],
+    "bytecover3": ["model.width=8"],
+    "clews": ["model.width=16"],
+    "cqtnet": ["model.width=8"],
+    "dvinet": ["model.width=10"],
+    "conformer": ["model.depth=2"],
+    "conformer_rotary": ["model.depth=2"],
+}
 
 
 def pairs():
     for frontend, model in itertools.product(members("frontend"), members("model")):
-        if frontend != "raw" or model in RAW:
+        if model not in FIXED and (frontend != "raw" or model in RAW):
             yield frontend, model
 
 
 @pytest.mark.parametrize(("frontend", "model"), pairs())
 def test_every_frontend_and_model_train_a_step(frontend, model):
-    config = composed(f"frontend={frontend}", f"model={model}", "augment=none")
+    config = composed(f"frontend={frontend}", f"model={model}", "augment=none", *NARROW.get(model, []))
     task = build_task(config, connect(config.frontend), SPEC).train()
     loss = task.loss(task.augment.wave(sounds()))
     loss.backward()
@@ -91,6 +102,65 @@ def test_every_augmentation_and_pooling_train_a_step(pooling, augment):
     config = composed(f"pooling={pooling}", f"augment={augment}", "model=tiny", "loss=bce")
     task = build_task(config, connect(config.frontend), SPEC).train()
     assert torch.isfinite(task.loss(task.augment.wave(sounds())))
+
+
+WORKS = replace(SPEC, groups=("first", "second"))
+
+
+def metric_losses():
+    for name in members("loss"):
+        target = get_object(OmegaConf.load(CONFIG / "loss" / f"{name}.yaml")._target_)
+        if getattr(target, "kind", "") == "metric":
+            yield name
+
+
+def versions():
+    """Stored features of two versions each of two works, about 20 s long, of different lengths."""
+    return {
+        "features": -80 * torch.rand(4, 1, 96, 168),
+        "lengths": torch.tensor([168, 168, 120, 60]),
+        "row": torch.arange(4),
+        "start": torch.zeros(4),
+        "label": torch.eye(3)[[0, 1, 2, 0]],
+        "group": torch.tensor([0, 0, 1, 1]),
+    }
+
+
+def csi_step(*words):
+    """Loss of one training step of task=csi, with gradients."""
+    config = composed("task=csi", "frontend=cqt_coverhunter", *words)
+    task = build_task(config, connect(config.frontend), WORKS).train()
+    task.log = lambda *args, **keywords: None  # there is no trainer
+    loss = task.loss(task.augment.wave(versions()))
+    loss.backward()
+    assert torch.isfinite(loss)
+    return task
+
+
+PLAIN = ["task.transpositions=1", "task.segment_hop=1.92"]
+
+
+@pytest.mark.parametrize("loss", metric_losses())
+@pytest.mark.parametrize("segment", ["3.84", "null"])
+def test_every_metric_loss_trains_a_csi_step(loss, segment):
+    task = csi_step(f"loss={loss}", "model=tiny", "pooling=mean", f"task.segment={segment}", *PLAIN)
+    gradients = [p.grad for p in task.encoder.parameters()]
+    assert any(grad is not None and grad.abs().sum() > 0 for grad in gradients)
+    assert all(grad is None or torch.isfinite(grad).all() for grad in gradients)
+
+
+@pytest.mark.parametrize("model", sorted(set(members("model")) - FIXED))
+def test_every_model_trains_a_csi_step(model):
+    task = csi_step(f"model={model}", "pooling=mean", "loss=supcon", "task.segment=null", *PLAIN, *NARROW.get(model, []))
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.encoder.parameters())
+
+
+@pytest.mark.parametrize("model", sorted(FIXED))
+def test_models_without_parameters_embed(model):
+    config = composed("task=csi", f"model={model}", "pooling=mean", "task.segment=null", *PLAIN)
+    task = build_task(config, connect(config.frontend), WORKS).eval()
+    assert not list(task.encoder.backbone.parameters())
+    assert torch.isfinite(task.embed(versions())).all()
 
 
 @pytest.mark.parametrize("optimizer", members("optimizer"))

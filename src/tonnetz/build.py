@@ -121,7 +121,7 @@ def _corpus(node: DictConfig, root: str | None = None, split: str | None = None)
     return connect(node.corpus, **facts)
 
 
-def _source(source: str | DictConfig) -> Corpus:
+def _source(source: str | dict[str, Any] | DictConfig) -> Corpus:
     """A corpus of `data.sources`: ``name:root``, or a mapping with name, root and other keys of its corpus."""
     if isinstance(source, str):
         name, colon, root = source.partition(":")
@@ -129,7 +129,7 @@ def _source(source: str | DictConfig) -> Corpus:
             raise UserError(f"data.sources: '{source}' is not NAME:FOLDER, e.g. philharmonia:/sounds")
         keys: dict[str, Any] = {}
     else:
-        keys = dict(cast(dict[str, Any], OmegaConf.to_container(source)))
+        keys = dict(source if isinstance(source, dict) else cast(dict[str, Any], OmegaConf.to_container(source)))
         if "name" not in keys:
             raise UserError(f"data.sources: {keys} has no name; give name, root and optionally split")
         name, root = keys.pop("name"), keys.pop("root", None)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from nnAudio.features.cqt import CQT1992v2
 
-from tonnetz.frontend import CQT, ClewsCQT
+from tonnetz.frontend import CQT, ClewsCQT, fingerprint
 
 ALGORITHMS = ("cqt1992v2", "cqt2010v2")
 
@@ -68,3 +68,15 @@ def test_clews() -> None:
     low, high = root.min((1, 2), keepdims=True), root.max((1, 2), keepdims=True)
     np.testing.assert_allclose(ClewsCQT()(audio)[:, 0], (root - low) / (high - low), atol=1e-3)
     assert (ClewsCQT()(torch.zeros(1, 1, 16000)) == 0).all()
+
+
+def test_relative_decibels_are_those_below_the_maximum():
+    audio = (
+        torch.randn(2, 1, 16000, generator=torch.Generator().manual_seed(3)) * torch.tensor([0.9, 0.01])[:, None, None]
+    )
+    relative, absolute = CQT(relative=True), CQT()
+    found, level = relative(audio), absolute(audio)
+    torch.testing.assert_close(found, level - level.amax((1, 2, 3), keepdim=True), atol=0.02, rtol=0)
+    assert found.amax() == 0
+    assert fingerprint(relative) != fingerprint(absolute)
+    assert relative.floor == -100

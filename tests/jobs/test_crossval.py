@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 
 import numpy as np
@@ -93,7 +92,7 @@ def test_a_relay_broken_off_again_and_again_ends_as_if_unbroken(fit, monkeypatch
     assert whole.status == 0, whole.err
     assert breaker.moment > 40
     calls = 0
-    for moment in [1, 2, 5, 12, 8, 1, 4, 10, 3, 7, 11, 2, 5, 1]:  # each counted from where the one before had ended
+    for moment in [2, 9, 21, 7, 13]:  # each counted from where the one before had ended
         breaker.moment, breaker.at = 0, moment
         try:
             broken = fit(*RELAY, run="broken")
@@ -104,7 +103,7 @@ def test_a_relay_broken_off_again_and_again_ends_as_if_unbroken(fit, monkeypatch
         breaker.at = None
         broken = fit(*RELAY, run="broken")
     assert broken.status == 0, broken.err
-    assert calls > 8
+    assert calls > 3
     states = [json.loads((done.folder / "state.json").read_text()) for done in (whole, broken)]
     assert states[0] == states[1]
     same(*(weights(done.folder / "checkpoints/best.ckpt") for done in (whole, broken)))
@@ -157,7 +156,7 @@ def test_killed_by_the_system(corpus, tmp_path):
     def words(name):
         paths = [f"paths.data={tmp_path / 'data'}", f"paths.outputs={tmp_path / 'outputs'}", f"run={name}"]
         main = [sys.executable, str(ROOT / "src/main.py"), "data=folder", f"data.root={corpus}"]
-        return [*main, *SMALL, *RELAY, "trainer.max_epochs=3", *paths]
+        return [*main, *SMALL, *RELAY, *paths]
 
     whole = start(words("whole"))
     assert whole.wait(timeout=120) == 0, whole.communicate()[1]
@@ -165,8 +164,8 @@ def test_killed_by_the_system(corpus, tmp_path):
     wait_for((tmp_path / "outputs/killed/fold_2/checkpoints/last.ckpt").exists, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    again = subprocess.run(words("killed"), capture_output=True, text=True, timeout=120, check=False)
-    assert again.returncode == 0, again.stderr
+    again = start(words("killed"))
+    assert again.wait(timeout=120) == 0, again.communicate()[1]
     same(*(weights(tmp_path / "outputs" / name / "checkpoints/best.ckpt") for name in ("whole", "killed")))
 
 
@@ -223,10 +222,9 @@ def test_an_ensemble_averages_distances_or_weights(cli):
 
 def test_sets_with_a_role_judge_the_final_run(cli, tmp_path):
     words = [*WORKS, "job=crossval", "job.folds=2", "trainer.max_epochs=2", "job.final_patience=1"]
-    assert cli(*WORKS, "job=prepare", run="prepare").status in (0, 2)
     entry = "{source: {name: synthetic_works, root: '" + str(tmp_path / "more") + "', works: 4, versions: 3, "
     entry += "seconds: 3, seed: 5, workers: 1}, role: stop}"
-    done = cli(*words, f"data.sets={{more: {entry}}}", run="judged")
+    done = cli(*words, f"+data.sets.more={entry}", run="judged")
     assert done.status == 0, done.err
     facts, state = done.json("manifest.json"), done.json("state.json")
     assert facts["score"] == state["finished"][-1]["score"] is not None

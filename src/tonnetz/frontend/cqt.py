@@ -35,9 +35,11 @@ class CQT(Tunable):
         algorithm: str = "cqt1992v2",
         mean_size: int = 1,
         tuning: bool = False,
+        relative: bool = False,
     ) -> None:
         """Sample rate and lowest bin in Hz, hop in samples, bins in all and in an octave, the algorithm, frames
-        that become one mean, and whether the bins follow the example's tuning.
+        that become one mean, whether the bins follow the example's tuning, and whether decibels are relative to
+        the maximum of the example, scaled to peak .999 (CoverHunterMPS).
 
         Raises UserError for bins above half the sample rate, an unknown algorithm, or, with cqt2010v2, a hop
         that cannot be halved once for each octave below the top one.
@@ -49,6 +51,10 @@ class CQT(Tunable):
         params |= {"sample_rate": sample_rate, "hop": hop, "bins": bins}
         super().__init__(sample_rate, hop, 1, bins, params, mean_size)
         self.bins_per_octave, self.fmin, self.algorithm = bins_per_octave, fmin, algorithm
+        self.relative = relative
+        if relative:  # left out when it is not: older fingerprints stay what they are
+            self.params = self.params | {"relative": True}
+            self.floor = -100.0
         self.step = hop if algorithm == "cqt1992v2" else 2 ** (octaves - 1)
         self.start_banks(tuning)
 
@@ -73,6 +79,10 @@ class CQT(Tunable):
 
     def analyse(self, audio: Tensor, bank: nn.Module) -> Tensor:
         """Audio (B, C, N) -> dB (B, C, F, T)."""
+        if self.relative:
+            audio = 0.999 * audio / audio.abs().amax((1, 2), keepdim=True).clamp(min=1e-3)
+            level = 20.0 * torch.log10(self.power(audio, bank).sqrt() + 1e-9)  # (B, C, F, T)
+            return level - level.amax((1, 2, 3), keepdim=True)
         return 10.0 * torch.log10(self.power(audio, bank).clamp(min=1e-20))
 
 

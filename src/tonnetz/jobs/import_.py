@@ -23,8 +23,8 @@ from tonnetz.tracks import DataSpec
 FRAME = {"sample_rate": 16000, "hop": 640, "bins_per_octave": 12, "fmin": 32.0, "mean_size": 3}
 BACKENDS: dict[str, tuple[str, dict[str, Any]]] = {
     "cqt_coverhunter": ("cqt_coverhunter", FRAME),
-    "cqt": ("cqt", {**FRAME, "algorithm": "cqt1992v2"}),
-    "cqt2010v2": ("cqt", {**FRAME, "algorithm": "cqt2010v2"}),
+    "cqt": ("cqt", {**FRAME, "algorithm": "cqt1992v2", "relative": True}),
+    "cqt2010v2": ("cqt", {**FRAME, "algorithm": "cqt2010v2", "relative": True}),
 }
 # One vector a window of 1,125 frames, taken before the BN-neck; a recording is as near as its nearest window.
 TASK: dict[str, Any] = {"dim": None, "norm": False, "segment": None, "distance": "cosine", "reduction": "min"}
@@ -136,7 +136,7 @@ def report(
     mark = coverhunter.fingerprint(own)
     print(f"{path}: {count:,} parameters, {sizes.bins} bins, {sizes.depth} blocks, fingerprint {mark}")
     if backend != "cqt_coverhunter":
-        print("note: the fork took decibels below a file's loudest cell, frontend=cqt absolute ones; expect a loss")
+        print("note: the fork reflects a file at its ends, frontend=cqt fills them with silence")
     if unplaced:
         print(f"kept aside for an export back: {', '.join(unplaced)}")
     run.facts |= {"ckpt": str(path), "sizes": vars(sizes), "fingerprint": mark, "parameters": count}
