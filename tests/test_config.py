@@ -151,7 +151,9 @@ def test_every_metric_loss_trains_a_csi_step(loss, segment):
 
 @pytest.mark.parametrize("model", sorted(set(members("model")) - FIXED))
 def test_every_model_trains_a_csi_step(model):
-    task = csi_step(f"model={model}", "pooling=mean", "loss=supcon", "task.segment=null", *PLAIN, *NARROW.get(model, []))
+    task = csi_step(
+        f"model={model}", "pooling=mean", "loss=supcon", "task.segment=null", *PLAIN, *NARROW.get(model, [])
+    )
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.encoder.parameters())
 
 

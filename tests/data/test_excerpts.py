@@ -1,5 +1,6 @@
 """Excerpts of stored features: lengths, tempi and starts are those of the plan."""
 
+import itertools
 import math
 
 import numpy as np
@@ -113,4 +114,4 @@ def test_windows_cover_every_recording_at_every_tempo(root, tmp_path, hop):
         spans.sort()
         assert spans[0][0] <= 0.5
         assert max(end for _, end in spans) >= frames - 2
-        assert all(after[0] <= before[1] + 2 for before, after in zip(spans, spans[1:], strict=False))
+        assert all(after[0] <= before[1] + 2 for before, after in itertools.pairwise(spans))

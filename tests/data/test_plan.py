@@ -116,7 +116,7 @@ def test_every_batch_holds_distinct_groups_and_as_many_rows_of_each(items):
             assert len(set(codes[:, 0])) == 3
             assert (codes >= 0).all()
             for code, rows in zip(codes[:, 0], np.reshape([row for _, row in batch], (3, items)), strict=True):
-                assert len(set(rows)) == min(items, (WORKS == code).sum())  # repeated when the group is too small
+                assert len(set(rows)) == min(items, (code == WORKS).sum())  # else repeated
 
 
 def test_a_pass_takes_every_group_once_but_for_the_rest():
@@ -176,7 +176,7 @@ def test_an_epoch_of_groups_counts_small_ones_as_items():
 def test_groups_that_make_no_batch():
     with pytest.raises(UserError, match=r"3 groups x 4 items.*has 2 groups.*batch_size=8"):
         GroupStream(np.array([0, 0, 1, 1]), 12, 4)
-    with pytest.raises(UserError, match="no multiple of task.plan.items=4"):
+    with pytest.raises(UserError, match=r"no multiple of task\.plan\.items=4"):
         GroupStream(WORKS, 6, 4)
     with pytest.raises(UserError, match="has 0 groups"):
         GroupStream(np.array([-1, -1]), 4, 4)

@@ -19,8 +19,8 @@ from tonnetz.tasks.base import Task
 RELAY = ["job=crossval", "job.folds=2", "schedule=decay", "schedule.every=2", "task.plan.steps=2"]
 WORKS = [
     "task=csi",
-    "data.corpus.works=8",
-    "data.corpus.versions=4",
+    "data.corpus.works=6",
+    "data.corpus.versions=3",
     "data.corpus.seconds=3",
     "data.corpus.workers=1",
     "trainer=cpu",

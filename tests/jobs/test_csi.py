@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import RATE, ROOT
 from tonnetz.checkpoint import load_checkpoint
+from tonnetz.tasks.csi import CSI
 
 WORDS = [
     "data.corpus.works=14",
@@ -112,6 +113,29 @@ def test_fit_resume_test_and_embed(csi, cli, tmp_path):
     found = load_file(vectors.folder / "embeddings.safetensors")["vectors"]
     assert found.shape == (14 * 3, 8 * 12)
     assert torch.isfinite(found).all()
+
+
+def test_broken_off_within_an_epoch_and_resumed_equals_unbroken(csi, monkeypatch):
+    words = [*SMALL, "task.plan.steps=3", "job.save_every=1", "job.test=false", "task.plan.stretch=[0.8,1.2]"]
+    whole = csi(*words, run="whole")
+    assert whole.status == 0, whole.err
+    honest, calls = CSI.loss, iter(range(100))
+
+    def loss(self, batch):
+        if next(calls) == 4:  # the second step of the second epoch
+            raise MemoryError
+        return honest(self, batch)
+
+    monkeypatch.setattr(CSI, "loss", loss)
+    with pytest.raises(MemoryError):
+        csi(*words, run="broken")
+    resumed = csi(*words, run="broken")
+    assert resumed.status == 0, resumed.err
+    assert next(calls) == 5 + 2  # nothing was done twice
+    assert same(weights(resumed.folder, "last"), weights(whole.folder, "last"))
+    columns = ("step", "epoch", "lr", "valid/map", "valid/mr1")
+    tables = [list(csv.DictReader((done.folder / "metrics.csv").open())) for done in (whole, resumed)]
+    assert [[row[c] for c in columns] for row in tables[0]] == [[row[c] for c in columns] for row in tables[1]]
 
 
 @pytest.mark.parametrize("words", [CONFORMER, [*SMALL, "task.cut=input", "task.segment=2", "task.plan.tempi=[0.9,1]"]])

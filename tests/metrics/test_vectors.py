@@ -19,7 +19,8 @@ def test_segments_are_distinct_and_sorted():
     found = metric.compute()
     assert len(found) == len(cells)
     torch.testing.assert_close(found.z, z)
-    assert [(round(t, 2), r, s) for t, r, s in zip(found.tempo.tolist(), found.row.tolist(), found.start.tolist(), strict=True)] == cells
+    columns = (x.tolist() for x in (found.tempo, found.row, found.start))
+    assert [(round(tempo, 2), row, start) for tempo, row, start in zip(*columns, strict=True)] == cells
     assert torch.equal(found.group, found.row * 10)
     assert [round(tempo, 2) for tempo in found.tempi] == [0.9, 1.1]
     slow = found.at(0.9)

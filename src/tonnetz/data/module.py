@@ -282,17 +282,17 @@ class AudioData(L.LightningDataModule):
         peak = "peak" if self.normalize else pl.lit(1.0).alias("peak")
         places = frame.select("audio", "header", "first", "samples", peak).rows()
 
+        device = next((buffer.device for buffer in self.frontend.buffers()), torch.device("cpu"))
+
         def compute(i: int) -> np.ndarray:
-            signal = torch.from_numpy(read_prepared(*places[i]))
+            signal = torch.from_numpy(read_prepared(*places[i])).to(device)
             with torch.inference_mode():
-                return self.frontend(signal[None, None])[0].numpy()  # (C, F, T)
+                return self.frontend(signal[None, None])[0].cpu().numpy()  # (C, F, T)
 
         keys = ["|".join(map(str, place)) for place in places]
-        with (
-            progress_bar("computing features") as advance,
-            one_thread(),
-        ):  # a recording a thread scales, an FFT does not
-            store.build(keys, compute, advance, os.cpu_count() or 1)
+        threads = os.cpu_count() or 1 if device.type == "cpu" else 1
+        with progress_bar("computing features") as advance, one_thread():  # recordings side by side scale, FFTs do not
+            store.build(keys, compute, advance, threads)
         return store
 
     def _loader(self, name: str, sampler: Any, train: bool = False) -> Loader:

@@ -1,0 +1,77 @@
+"""Starting from another run's weights, and losses made of parts."""
+
+import pytest
+import torch
+
+from tests.test_config import WORKS, composed
+from tonnetz.build import build_task, connect
+from tonnetz.checkpoint import load_checkpoint
+from tonnetz.errors import UserError
+
+STILL = ["optimizer.lr=0", "model.norm=false", "trainer.max_epochs=1", "job.test=false", "schedule=constant"]
+
+
+@pytest.fixture
+def first(fit):
+    done = fit("model.norm=false", "job.test=false", run="first")
+    assert done.status == 0, done.err
+    return done.folder / "checkpoints" / "last.ckpt"
+
+
+def test_init_takes_the_encoder_alone(fit, first):
+    second = fit(*STILL, f"init={first}", "seed=5", run="second").folder / "checkpoints" / "last.ckpt"
+    one, two = load_checkpoint(first), load_checkpoint(second)
+    for name, weight in one["state_dict"].items():
+        if name.startswith("encoder."):
+            assert torch.equal(two["state_dict"][name], weight)
+    assert any(not torch.equal(two["state_dict"][name], weight) for name, weight in one["state_dict"].items())
+    assert int(two["optimizer_states"][0]["state"][0]["step"]) == 3
+
+
+def test_warm_takes_all_weights_and_the_optimizer_but_its_rate(fit, first):
+    second = fit(*STILL, f"init={first}", "warm=true", "seed=5", run="second").folder / "checkpoints" / "last.ckpt"
+    one, two = load_checkpoint(first), load_checkpoint(second)
+    assert all(torch.equal(two["state_dict"][name], weight) for name, weight in one["state_dict"].items())
+    steps = [int(found["optimizer_states"][0]["state"][0]["step"]) for found in (one, two)]
+    assert steps == [6, 6 + 3]
+    assert two["optimizer_states"][0]["param_groups"][0]["lr"] == 0
+    assert one["optimizer_states"][0]["param_groups"][0]["weight_decay"] > 0
+
+
+def test_warm_needs_the_same_model(fit, first):
+    refused = fit(*STILL, f"init={first}", "warm=true", "model.depth=2", run="second")
+    assert refused.status == 2
+    assert "init=" in refused.err
+    refused = fit(*STILL, f"init={first}", "warm=true", "pooling=attention", run="third")
+    assert refused.status == 2
+    assert "warm=false" in refused.err
+
+
+def csi(*words):
+    config = composed("task=csi", "model=tiny", "pooling=mean", "task.transpositions=1", *words)
+    return build_task(config, connect(config.frontend), WORKS)
+
+
+def test_parts_of_a_loss_get_what_they_ask_for():
+    loss = csi("loss=coverhunter", "task.dim=10").criterion
+    assert set(loss.parts) == {"focal", "triplet", "center"}
+    assert {tuple(p.shape) for p in loss.parts["focal"].parameters() if p.ndim == 2} == {(2, 10)}
+    assert tuple(loss.parts["center"].centers.shape) == (2, 10)
+    fewer = csi("loss=coverhunter", "loss.parts.center=null", "loss.parts.triplet.weight=0.5").criterion
+    assert set(fewer.parts) == {"focal", "triplet"}
+    assert fewer.parts["triplet"].weight == 0.5
+
+
+def test_pitches_reach_the_loss():
+    assert csi("loss=best_matches").criterion.turns == 1
+    config = composed("task=csi")
+    assert build_task(config, connect(config.frontend), WORKS).criterion.turns == 12
+
+
+@pytest.mark.parametrize("entry", ["{role: stop}", "{source: 'folder:/x', color: red}"])
+def test_mistakes_in_sets(entry):
+    from tonnetz.build import build_data
+
+    config = composed("task=csi", f"+data.sets.extra={entry}")
+    with pytest.raises(UserError, match=r"data\.sets\.extra: needs source"):
+        build_data(config, connect(config.frontend))
