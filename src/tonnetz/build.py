@@ -309,19 +309,15 @@ def load_encoder(task: Task, path: str) -> None:
         raise UserError(f"init={path}: its encoder has model: {detail}; choose the same model") from None
 
 
-def load_warm(task: Task, path: str, moments: bool = True) -> None:
-    """Take over every weight of a checkpoint that fits, heads too, and its optimizer's state (``warm=true``)."""
+def load_warm(task: Task, path: str) -> None:
+    """Take over all weights of a checkpoint, heads too, and its optimizer's state (``warm=true``)."""
     checkpoint = load_checkpoint(Path(path))
-    own = task.state_dict()
-    weights = checkpoint["state_dict"]
-    task.load_state_dict({k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}, strict=False)
-    if not moments:
-        return
-    states = checkpoint.get("optimizer_states") or [None]
+    own, weights = task.state_dict(), checkpoint["state_dict"]
     fits = own.keys() == weights.keys() and all(own[k].shape == v.shape for k, v in weights.items())
-    if not states[0] or not fits:
-        raise UserError(f"warm=true: {path} holds no optimizer state of this very model; take warm=false")
-    task.warm_state = states[0]
+    if not fits or not checkpoint.get("optimizer_states"):
+        raise UserError(f"warm=true: {path} holds no optimizer state of this very model and data; take warm=false")
+    task.load_state_dict(weights)
+    task.warm_state = checkpoint["optimizer_states"][0]
 
 
 def difference(old: Any, new: Any) -> str:

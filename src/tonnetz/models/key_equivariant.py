@@ -103,8 +103,7 @@ class KeyEquivariant(Backbone):
         self.stem = PitchConv(inputs, width, PITCHES, 5, stride=2)
         self.blocks = nn.ModuleList(Block(width, kernel, (1, 2)[i % 2], dropout) for i in range(depth))
         self.norm_out = nn.BatchNorm2d(width)
-        self.output = nn.Conv2d(width, planes, 1)
-        nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+        self.output = nn.Conv2d(width, planes, 1, bias=False)
         nn.init.normal_(self.output.weight, std=residual / width**0.5)
         self.taps = ("stem", *(f"block{i + 1}" for i in range(depth)), "output")
 

@@ -220,7 +220,9 @@ class CSI(Task):
         result, title = found["result"], f"{stage}: mAP {found['result'].values['map']:.3f}"
         rows, square = result.square()
         within, between = result.within_between()
-        drawn = {"distances": figures.distance_histogram(within, between, title)} if len(within) else {}
+        drawn = (
+            {"distances": figures.distance_histogram(within, between, title)} if len(within) and len(between) else {}
+        )
         if stage == "test" and len(rows) > 1:
             names = found["names"].filter(found["names"]["row"].is_in(rows.tolist()))
             works = names["work"].fill_null("?").to_list()
