@@ -309,15 +309,18 @@ def load_encoder(task: Task, path: str) -> None:
         raise UserError(f"init={path}: its encoder has model: {detail}; choose the same model") from None
 
 
-def load_warm(task: Task, path: str) -> None:
-    """Take over all weights of a checkpoint, heads too, and its optimizer's state (``warm=true``)."""
+def load_warm(task: Task, path: str, moments: bool = True) -> None:
+    """Take over all weights of a checkpoint, heads too (``warm=weights``), and its optimizer's state (``true``)."""
     checkpoint = load_checkpoint(Path(path))
     own, weights = task.state_dict(), checkpoint["state_dict"]
     fits = own.keys() == weights.keys() and all(own[k].shape == v.shape for k, v in weights.items())
-    if not fits or not checkpoint.get("optimizer_states"):
-        raise UserError(f"warm=true: {path} holds no optimizer state of this very model and data; take warm=false")
+    if not fits or (moments and not checkpoint.get("optimizer_states")):
+        raise UserError(
+            f"warm: {path} is no checkpoint of this very model and data, or holds no optimizer state; take warm=false"
+        )
     task.load_state_dict(weights)
-    task.warm_state = checkpoint["optimizer_states"][0]
+    if moments:
+        task.warm_state = checkpoint["optimizer_states"][0]
 
 
 def difference(old: Any, new: Any) -> str:

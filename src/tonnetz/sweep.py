@@ -213,7 +213,7 @@ def _text(value: float | None) -> str:
 def print_jobs(folder: Path, jobs: list[Job]) -> None:
     """Print the table; failed jobs are red and their reasons stand below."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     keys = varied(jobs)
     table = Table("job", *keys, "status", "score", "seconds", title=str(folder))
@@ -223,7 +223,7 @@ def print_jobs(folder: Path, jobs: list[Job]) -> None:
         table.add_row(str(job.number), *cells, job.status, _text(job.score), _text(job.seconds), style=style)
     Console().print(table)
     if len(jobs) > 1:
-        overview = Table(*SUMMARY)
+        overview = Table(Column(SUMMARY[0], min_width=20, overflow="fold"), *SUMMARY[1:])
         for setting in settings(jobs):
             overview.add_row(*summary(setting))
         Console().print(overview)

@@ -120,6 +120,6 @@ def test_parameter_count():
     width, depth, kernel, planes, octaves = 32, 4, 3, 2, 7
     block = width * width * 12 * kernel + width * width + 4 * width + 1
     stem = octaves * width * 12 * 5 + 2 * octaves
-    output = 2 * width + planes * width + planes
+    output = 2 * width + planes * width
     made = KeyEquivariant(1, 84, width, depth, kernel, planes)
     assert sum(p.numel() for p in made.parameters()) == octaves + stem + depth * block + output
