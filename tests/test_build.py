@@ -29,7 +29,7 @@ def test_init_takes_the_encoder_alone(fit, first):
 
 
 def test_warm_takes_all_weights_and_the_optimizer_but_its_rate(fit, first):
-    second = fit(*STILL, f"init={first}", "warm=true", "seed=5", run="second").folder / "checkpoints" / "last.ckpt"
+    second = fit(*STILL, f"init={first}", "warm=all", "seed=5", run="second").folder / "checkpoints" / "last.ckpt"
     one, two = load_checkpoint(first), load_checkpoint(second)
     assert all(torch.equal(two["state_dict"][name], weight) for name, weight in one["state_dict"].items())
     steps = [int(found["optimizer_states"][0]["state"][0]["step"]) for found in (one, two)]
@@ -39,12 +39,12 @@ def test_warm_takes_all_weights_and_the_optimizer_but_its_rate(fit, first):
 
 
 def test_warm_needs_the_same_model(fit, first):
-    refused = fit(*STILL, f"init={first}", "warm=true", "model.depth=2", run="second")
+    refused = fit(*STILL, f"init={first}", "warm=all", "model.depth=2", run="second")
     assert refused.status == 2
     assert "init=" in refused.err
-    refused = fit(*STILL, f"init={first}", "warm=true", "pooling=attention", run="third")
+    refused = fit(*STILL, f"init={first}", "warm=all", "pooling=attention", run="third")
     assert refused.status == 2
-    assert "warm=false" in refused.err
+    assert "warm=null" in refused.err
 
 
 def csi(*words):

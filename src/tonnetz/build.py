@@ -87,7 +87,9 @@ def build(cfg: DictConfig, spec: DataSpec | None = None) -> Experiment:
     if cfg.get("init"):
         load_encoder(task, cfg.init)
         if cfg.warm:
-            load_warm(task, cfg.init, moments=cfg.warm != "weights")
+            if cfg.warm not in ("weights", "all"):
+                raise UserError(f"warm={cfg.warm}: known are weights, all, or null")
+            load_warm(task, cfg.init, moments=cfg.warm == "all")
     return Experiment(cfg, data, task)
 
 
@@ -310,13 +312,13 @@ def load_encoder(task: Task, path: str) -> None:
 
 
 def load_warm(task: Task, path: str, moments: bool = True) -> None:
-    """Take over all weights of a checkpoint, heads too (``warm=weights``), and its optimizer's state (``true``)."""
+    """Take over all weights of a checkpoint, heads too (``warm=weights``), and its optimizer's state (``all``)."""
     checkpoint = load_checkpoint(Path(path))
     own, weights = task.state_dict(), checkpoint["state_dict"]
     fits = own.keys() == weights.keys() and all(own[k].shape == v.shape for k, v in weights.items())
     if not fits or (moments and not checkpoint.get("optimizer_states")):
         raise UserError(
-            f"warm: {path} is no checkpoint of this very model and data, or holds no optimizer state; take warm=false"
+            f"warm: {path} is no checkpoint of this very model and data, or holds no optimizer state; take warm=null"
         )
     task.load_state_dict(weights)
     if moments:

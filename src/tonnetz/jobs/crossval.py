@@ -104,7 +104,7 @@ def config_of(cfg: DictConfig, folder: Path, state: State, step: Step) -> DictCo
         changes["aligner"] = cfg.init  # an alignment is checked against the model that the first fold starts from
     if step.start is not None:
         changes |= {"init": str(folder / step.start / "checkpoints" / "best.ckpt")}
-        changes |= {"warm": True if job.warm else "weights"}
+        changes |= {"warm": "all" if job.warm else "weights"}
         changes |= schedule_changes(cfg, last)
     if last and job.mode == "relay":
         changes |= {"job.patience": job.final_patience, "trainer.max_epochs": final_epochs(cfg, state)}
