@@ -1,12 +1,17 @@
 """Rows that need no training: chance is what a random order gives, the others find transposed repetitions."""
 
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from tonnetz.audio import read
 from tonnetz.csi_baselines import baselines, chance
+from tonnetz.frontend import CoverHunterCQT
+from tonnetz.tracks import read_table
 
 
 def melodies(works, versions, frames=160):
@@ -64,3 +69,23 @@ def test_chance_is_the_mean_of_random_orders():
 
 def test_audio_leaves_chance_alone():
     assert set(baselines(Data(*melodies(2, 2), source="audio"))) == {"chance"}
+
+
+@pytest.mark.real
+def test_performances_in_other_keys_tempi_and_instruments_are_found():
+    """Six works of the ASAP covers, three performances each: chroma and the longest common stretch find them."""
+    root = Path(os.environ["TONNETZ_REAL_DATA"]) / "asap_covers"
+    table = read_table(root / "tracks.jsonl").filter(split="test")
+    works = table["work"].unique(maintain_order=True).to_list()
+    rows = [row for work in works for row in table.filter(work=work).head(3).iter_rows(named=True)]
+    rows = [row for row in rows if len(table.filter(work=row["work"])) >= 3][:18]
+    frontend, images = CoverHunterCQT().eval(), []
+    for row in rows:
+        signal, _ = read(root / row["path"], frontend.sample_rate)
+        with torch.inference_mode():
+            images.append(frontend(torch.from_numpy(signal)[None, None])[0])
+    frames = min(image.shape[-1] for image in images)
+    data = Data(torch.stack([image[..., :frames] for image in images]), np.repeat(np.arange(6), 3))
+    found = baselines(data)
+    assert found["qmax"]["map"] > 0.8
+    assert found["qmax"]["map"] > found["ftm2d"]["map"] > found["chance"]["map"]

@@ -10,6 +10,7 @@ import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tonnetz.atomic import replacing
 
@@ -154,6 +155,7 @@ def works_histogram(sizes: Mapping[str, Sequence[int]], title: str) -> Figure:
         axis.hist(list(shown.values()), bins=edges.tolist(), stacked=True, label=labels, edgecolor="w", lw=0.3)
         axis.legend(fontsize=8)
     axis.set(xlabel="performances of a work", ylabel="works", title=title)
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     if most > CELLS:
         axis.set_xscale("log")
     axis.grid(axis="y", alpha=0.3)
@@ -185,7 +187,8 @@ def works_map(points: np.ndarray, works: Sequence[str], unseen: Sequence[bool], 
         for name in names:
             middle = np.median(points[[work == name for work in works]], 0)
             axis.annotate(name, middle, fontsize=6, ha="center", alpha=0.8)
-    axis.legend(fontsize=8)
+    for handle in axis.legend(fontsize=8).legend_handles:
+        handle.set_color("0.5")  # type: ignore[union-attr]  # a colour stands for a work, the mark for the kind
     axis.set(xticks=[], yticks=[], title=title)
     return figure
 

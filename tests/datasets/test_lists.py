@@ -29,6 +29,12 @@ def test_spreadsheet(tone, tmp_path):
     assert read_list(tmp_path / "list.csv")["work"].to_list() == ["W"]
 
 
+def test_other_columns_of_a_spreadsheet_are_facts(tone, tmp_path):
+    tone("a.wav")
+    (tmp_path / "list.csv").write_text("file,work,place\na.wav,W,Visby 1972\n")
+    assert read_list(tmp_path / "list.csv")["place"].to_list() == ["Visby 1972"]
+
+
 def test_no_file(tmp_path):
     with pytest.raises(UserError, match="no such file; give a"):
         read_list(tmp_path / "none")

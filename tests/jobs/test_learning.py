@@ -27,6 +27,16 @@ def test_mixtures_learn(cli):
     assert scores["test"]["map"] > scores["baseline"]["map"]
 
 
+@pytest.mark.slow
+def test_versions_of_unseen_works_are_found(cli):
+    words = ["task=csi", "data.corpus.works=40", "data.corpus.versions=4", "trainer.max_epochs=3"]
+    done = cli(*words, "task.plan.seconds=20", "job.figures=false")
+    assert done.status == 0, done.err
+    scores = done.json("metrics.json")
+    assert scores["test"]["map"] >= 0.9
+    assert scores["test"]["map"] > scores["ftm2d"]["map"] > scores["chance"]["map"]
+
+
 @pytest.mark.real
 def test_real_sounds_train_and_predict(cli):
     root = Path(os.environ["TONNETZ_REAL_DATA"]) / "philharmonia"

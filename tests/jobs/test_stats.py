@@ -91,6 +91,14 @@ def test_counts_equal_a_plain_loop():
             assert row[name] == sum(size == row["performances"] for size in found[name])
 
 
+def test_a_group_that_is_the_whole_work_is_no_recording():
+    """As in the synthetic corpus, with and without the name of the corpus before it."""
+    rows = [{"id": f"{g}{n}", "path": f"{g}{n}.wav", "work": "w", "group": g} for g in ("w", "take") for n in (0, 1)]
+    assert per_work(table(rows))["all"].to_list() == [3]
+    named = table([{**row, "corpus": "c", "group": f"c/{row['group']}"} for row in rows])
+    assert per_work(named)["all"].to_list() == [3]
+
+
 @pytest.mark.parametrize("most", [1, 40, 41, 3000])
 def test_the_histogram_counts_every_work(most):
     sizes = {"train": [1, 2, most], "valid": [], "test": [most]}

@@ -43,7 +43,7 @@ def run(cfg: DictConfig, run: Run) -> None:
         result |= {name: getattr(known, name)(result["distance"]).item() for name in ("z", "p") if known}
     write_json(run.folder / "compare.json", result)
     save(picture, run.folder / "figures" / "similarity.png")
-    print("  ".join(f"{name} {value:.4g}" for name, value in result.items() if isinstance(value, float)))
+    print("  ".join(f"{name} {value:.4g}" for name, value in result.items() if isinstance(value, int | float)))
     print(f"b = {result['ratio']:.3f} a {result['shift']:+.2f} s: {run.folder / 'figures' / 'similarity.png'}")
     run.facts["compare"] = result
 

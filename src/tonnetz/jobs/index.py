@@ -84,6 +84,8 @@ def grow(cfg: DictConfig, run: Run, folder: Path) -> None:
     print(", ".join(f"{n} {what}" for what, n in counts.items() if n) or "nothing to do")
     works = f"{len(index)} recordings of {len(index.works)} works, {len(index.vectors):,} vectors"
     print(f"{works}: {folder}")
+    if not index.works:
+        print("no recording has a work: name them in a spreadsheet (job.works=FILE.csv), or index a corpus (data=...)")
     run.facts["recordings"] = {**counts, "in the index": len(index)}
     report_bad(errors, run.folder, experiment.cfg.data.on_error, len(index))
 

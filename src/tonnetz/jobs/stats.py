@@ -55,7 +55,10 @@ def per_work(frame: pl.DataFrame) -> pl.DataFrame:
         raise UserError(
             "no track names its work: take data=folder_works (a sub-folder a work), or a spreadsheet with a column work"
         )
-    own = pl.when(pl.col("group").ne_missing(pl.col("work"))).then("group")  # a group may be the work itself
+    corpus = "corpus" if "corpus" in frame.columns else pl.lit(None, pl.String)
+    whole = pl.coalesce(pl.concat_str(corpus, "work", separator="/"), "work")  # groups carry the name of their corpus
+    group = pl.col("group")
+    own = pl.when((group != whole) & (group != pl.col("work"))).then(group)  # a group may be the work itself
     recording = pl.coalesce(own, "path", "id")
     counts, hours = [], []
     for name in (ALL, *SPLITS):
