@@ -83,6 +83,7 @@ def build(cfg: DictConfig, spec: DataSpec | None = None) -> Experiment:
     frontend = connect(cfg.frontend)
     data = build_data(cfg, frontend, spec)
     task = build_task(cfg, frontend, data.spec)
+    data.plan = task.placed(data.plan)
     task.data = data
     if cfg.get("init"):
         load_encoder(task, cfg.init)
@@ -207,7 +208,12 @@ def _backbone(cfg: DictConfig, frontend: Any) -> Any:
             f"model {name} needs a front-end with at least {kind.min_bins} bins, "
             f"{cfg.frontend._target_.split('.')[-1]} has {frontend.bins}; take frontend=logmel, or model=tiny"
         )
-    return connect(cfg.model, channels=frontend.channels, bins=frontend.bins)
+    return connect(
+        cfg.model,
+        channels=frontend.channels,
+        bins=frontend.bins,
+        bins_per_octave=getattr(frontend, "bins_per_octave", 12),
+    )
 
 
 def build_augment(node: DictConfig, sample_rate: int) -> Augment:
@@ -247,6 +253,7 @@ def restore(cfg: DictConfig, overrides: list[str]) -> tuple[Experiment, Path]:
     data = build_data(merged, frontend, spec)
     task = build_task(merged, frontend, spec)
     task.load_state_dict(checkpoint["state_dict"])
+    data.plan = task.placed(data.plan)
     task.data = data
     return Experiment(merged, data, task.eval()), path
 

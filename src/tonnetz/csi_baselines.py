@@ -22,30 +22,32 @@ OCTAVE = 12
 def baselines(data: Any, split: str = "test") -> dict[str, dict[str, float]]:
     """Scores of chance, 2-D Fourier magnitudes of chroma, and Qmax on chroma, by name.
 
-    The last two need a constant-Q front-end; without one chance stands alone.
+    The last two need stored features of a constant-Q front-end in decibels; without them chance stands alone.
     """
-    found = {"chance": chance(data, split)}
-    frontend = data.frontend
-    if data.plan.source != "features" or frontend.channels != 1 or frontend.bins % OCTAVE:
-        return found
-    loader = data.windows(split, alone=True)
-    batches = [batch for batch in loader if bool((batch["tempo"] - 1).abs().max() < 1e-4)]
     roles = data.roles(split)
-    found["ftm2d"] = evaluate(_fourier(batches), Matching("cosine", "min"), **roles).values
-    found["qmax"] = evaluate(_chroma(batches, frontend), Matching("cosine", "qmax-3", OCTAVE), **roles).values
+    found = {"chance": chance(data, split, roles)}
+    frontend = data.frontend
+    fine = getattr(frontend, "bins_per_octave", 0)
+    if data.plan.source != "features" or frontend.channels != 1 or not fine or frontend.floor == 0:
+        return found
+    batches = [b for b in data.windows(split, alone=True) if bool((b["tempo"] - 1).abs().max() < 1e-4)]
+    found["ftm2d"] = evaluate(_fourier(batches, fine), Matching("cosine", "min"), **roles).values
+    found["qmax"] = evaluate(_chroma(batches, frontend, fine), Matching("cosine", "qmax-3", OCTAVE), **roles).values
     return found
 
 
-def chance(data: Any, split: str) -> dict[str, float]:
+def chance(data: Any, split: str, roles: dict[str, Tensor] | None = None) -> dict[str, float]:
     """Expected scores of a random order: the mean of twenty."""
+    roles = roles or {}
     loader = data.dataset(split)
     work = torch.tensor(loader.tracks.groups)
     every = torch.arange(len(work))
+    queries, references = roles.get("queries", every[work >= 0]), roles.get("references", every)
     random = torch.Generator().manual_seed(0)
     scores = []
     for _ in range(20):
-        ranking = Ranking(work, every, keep=False)
-        ranking.add(every, torch.rand(len(work), len(work), generator=random))
+        ranking = Ranking(work, references, roles.get("exclude"), keep=False)
+        ranking.add(queries, torch.rand(len(queries), len(references), generator=random))
         try:
             scores.append(ranking.result().values)
         except UserError:
@@ -53,18 +55,18 @@ def chance(data: Any, split: str) -> dict[str, float]:
     return {name: sum(score[name] for score in scores) / len(scores) for name in scores[0]}
 
 
-def _fourier(batches: list[dict[str, Tensor]]) -> Segments:
+def _fourier(batches: list[dict[str, Tensor]], fine: int) -> Segments:
     """Seven tempi of every window, side by side as its segments."""
     parts = []
     for batch in batches:
-        variants = tempo_variants(batch["features"], batch["lengths"])  # (B, 7, D)
+        variants = tempo_variants(batch["features"], batch["lengths"], bins_per_octave=fine)  # (B, 7, D)
         parts.append(_segments(variants, torch.ones(variants.shape[:2], dtype=torch.bool), batch, 1.0))
     return _join(parts)
 
 
-def _chroma(batches: list[dict[str, Tensor]], frontend: Any, frames: int = 8) -> Segments:
+def _chroma(batches: list[dict[str, Tensor]], frontend: Any, fine: int, frames: int = 8) -> Segments:
     """Eight frames of chroma, 2.1 a second, as a segment; one begins at every frame."""
-    network = KeyEquivariant(frontend.channels, frontend.bins, width=1, depth=0, residual=0.0).eval()
+    network = KeyEquivariant(1, frontend.bins, width=1, depth=0, residual=0.0, bins_per_octave=fine).eval()
     parts = []
     with torch.inference_mode():
         for batch in batches:

@@ -23,12 +23,14 @@ class Matching:
     """Distance of two vectors, reduction over two sets of them, keys in which a query is tried (1: its own).
 
     With `turns` above 1 vectors have the pitch class innermost. Of 12 rotations those are tried whose mean pitch
-    profiles agree best (optimal transposition index, Serra et al. 2008); the nearest counts.
+    profiles agree best (optimal transposition index, Serra et al. 2008); the nearest counts. `clamp` False keeps the
+    rounding errors of equal vectors below zero.
     """
 
     distance: str = "cosine"
     reduction: str = "min"
     turns: int = 1
+    clamp: bool = True
 
     def __post_init__(self) -> None:
         check_distance(self.distance)
@@ -96,7 +98,9 @@ class Matching:
 
     def _cells(self, a: Tensor, b: Tensor) -> Tensor:
         """Distances of vectors (..., S1, D) and (..., S2, D), which are of unit length for the cosine."""
-        return (1 - a @ b.mT).clamp(min=0) if self.distance == "cosine" else distances(a, b, self.distance)
+        if self.distance != "cosine":
+            return distances(a, b, self.distance, self.clamp)
+        return (1 - a @ b.mT).clamp(min=0) if self.clamp else 1 - a @ b.mT
 
     def _pairs(self, a: Tensor, b: Tensor, valid_a: Tensor, valid_b: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """Distances (P,) of the pairs (a[first], b[second]), a few at a time."""

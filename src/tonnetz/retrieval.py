@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,8 +26,10 @@ class Gallery:
     count: np.ndarray  # (N,)
 
     @classmethod
-    def of(cls, segments: Segments, tracks: int) -> Gallery:
-        """Group the segments of one tempo by row."""
+    def of(cls, segments: Segments, tracks: int, seconds: float | None = None) -> Gallery:
+        """Group the segments of one tempo by row; of each track so many `seconds` from the middle, at least one."""
+        if seconds is not None:
+            segments = segments.middle(seconds, tracks)
         return cls(segments.z, *extents(segments.row.cpu().numpy(), tracks))
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,18 +40,29 @@ class Gallery:
 
 
 def distances(
-    found: Segments, matching: Matching, queries: Tensor, references: Tensor, tracks: int
+    found: Segments,
+    matching: Matching,
+    queries: Tensor,
+    references: Tensor,
+    tracks: int,
+    seconds: tuple[float | None, float | None] = (None, None),
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield query rows (q,) and distances (q, R), a block at a time; of several tempi the nearest counts.
 
-    References are read at the tempo nearest to their own, queries at all.
+    References are read at the tempo nearest to their own, queries at all. `seconds` limits queries and references to
+    excerpts from their middle.
     """
     tempi = found.tempi
     own = min(tempi, key=lambda tempo: abs(tempo - 1))
-    answer = Gallery.of(found.at(own), tracks)
-    askers = [Gallery.of(found.at(tempo), tracks) for tempo in tempi]
+    answer = Gallery.of(found.at(own), tracks, seconds[1])
+    askers = [Gallery.of(found.at(tempo), tracks, seconds[0]) for tempo in tempi]
     size = block_size(answer, askers, references)
-    mirror = len(tempi) == 1 and symmetric(matching.reduction) and torch.equal(queries, references)
+    mirror = (
+        len(tempi) == 1
+        and seconds[0] == seconds[1]
+        and symmetric(matching.reduction)
+        and torch.equal(queries, references)
+    )
     if mirror and len(queries) ** 2 <= KEPT:
         whole = torch.zeros(len(queries), len(queries), device=found.z.device)
         for place in torch.arange(len(queries), device=found.z.device).split(size):
@@ -89,11 +102,12 @@ def evaluate(
     exclude: Tensor | None = None,
     rounds: int = 0,
     compat: bool = False,
+    seconds: tuple[float | None, float | None] = (None, None),
 ) -> Retrieval:
     """Rank all references for all queries (default: all tracks for each other) and score it.
 
     `exclude` (E, 2) holds pairs of rows that are not compared; a track is never compared with itself. Rows without a
-    work (group -1) answer but do not ask. Raises UserError when no query has a version to find.
+    work (group -1) answer but do not ask. `seconds` limits queries and references to excerpts from their middle. Raises UserError when no query has a version to find.
     """
     if not torch.isfinite(found.z).all():
         raise UserError("an embedding is not finite; the checkpoint, or a recording's features, are broken")
@@ -106,7 +120,9 @@ def evaluate(
     references = present if references is None else references.to(device)
     keep = len(queries) * len(references) <= KEPT
     ranking = Ranking(work, references, exclude, compat=compat, keep=keep)
-    for rows, near in distances(found, matching, queries, references, tracks):
+    if compat:
+        matching = replace(matching, clamp=False)  # rounding below zero is what those definitions drop
+    for rows, near in distances(found, matching, queries, references, tracks, seconds):
         ranking.add(rows, near)
     result = ranking.result()
     if rounds:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from tonnetz.ahead import ahead
 from tonnetz.alignment import Alignment
-from tonnetz.audio import read_pcm, window_starts
-from tonnetz.data.plan import Plan, chances
+from tonnetz.audio import read_pcm
+from tonnetz.data.plan import Plan, chances, evaluation_starts
 from tonnetz.frontend import Frontend
 from tonnetz.store import FeatureStore
 
@@ -162,9 +161,7 @@ class Windows(_Reader):
         self.window = self.samples(plan.span)
         parts = []
         for tempo in plan.tempi:
-            wide = math.ceil(self.window * tempo)  # samples that a window reads
-            hop = self.samples(plan.hop) if plan.hop else wide
-            starts = [window_starts(samples, wide, hop) for samples in tracks.samples]
+            starts = [evaluation_starts(plan, samples, self.sample_rate, tempo) for samples in tracks.samples]
             rows = np.repeat(np.arange(len(tracks)), [len(s) for s in starts])
             parts.append((rows, np.concatenate([*starts, np.zeros(0, np.int64)]), np.full(len(rows), tempo)))
         self.rows, self.starts, self.tempi = (np.concatenate(values) for values in zip(*parts, strict=True))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from tonnetz.audio import window_starts
 from tonnetz.errors import UserError
 
 BALANCES = ("none", "max", "mean", "median")
@@ -31,6 +33,7 @@ class Plan:
         start: ``random``, or ``defined``: excerpts begin where their track begins.
         stretch: [low, high]: read excerpts of features low to high times faster or slower, at a rate drawn for each
             (log-uniform), and bring them to the same length; null does not.
+        grid: length and step in samples of the segments that a task cuts windows into; the task sets it.
         tempi: tempo factors at which evaluation windows of features are read, one after the other.
         alignment: file of ``job=align``: the excerpts of a group are cut at the same place of the work as its first
             one, whose start is random. Null, or a pair with less confidence than `floor`: all starts are random.
@@ -53,6 +56,7 @@ class Plan:
     alignment: str | None = None
     jitter: float = 0.0
     floor: float = 0.1
+    grid: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if min(self.lengths, default=0) <= 0 or self.span <= 0 or (self.hop is not None and self.hop <= 0):
@@ -109,6 +113,22 @@ class Plan:
             return self.lengths[0]
         turn = np.random.default_rng([seed, 7, batch // count]).permutation(count)
         return self.lengths[turn[batch % count]]
+
+
+def evaluation_starts(plan: Plan, samples: int, sample_rate: int, tempo: float = 1.0) -> np.ndarray:
+    """Starts (in samples) of the evaluation windows of a recording, read at a tempo.
+
+    Windows cover the recording to its end; the last one is aligned to it. With a `grid` the segments of all windows
+    together lie on one grid from the start of the recording, each once: what is left out is less than a step.
+    """
+    window = math.ceil(round(plan.span * sample_rate) * tempo)
+    if plan.grid is None:
+        hop = window if plan.hop is None else max(1, round(plan.hop * sample_rate))
+        return window_starts(samples, window, hop)
+    size, step = (count * tempo for count in plan.grid)
+    each = max(1, int((window - size) / step + 1e-6) + 1)  # segments of a window
+    count = int(max(samples - size, 0) / (each * step) + 1e-6) + 1
+    return np.round(np.arange(count) * each * step).astype(np.int64)
 
 
 class Stream:

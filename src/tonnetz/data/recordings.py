@@ -12,7 +12,7 @@ import torch
 from tonnetz import audio
 from tonnetz.ahead import ahead
 from tonnetz.data.excerpts import Batch
-from tonnetz.data.plan import Plan
+from tonnetz.data.plan import Plan, evaluation_starts
 from tonnetz.datasets.files import pick_column, read_csv
 from tonnetz.errors import UserError
 
@@ -72,15 +72,15 @@ class Recordings:
         if peak < audio.SILENCE:
             raise UserError(f"{path}: silent (peak {peak:.1e}); nothing to judge")
         window = round(plan.span * rate)
-        starts = audio.window_starts(len(signal), window, round((plan.hop or plan.span) * rate))
+        starts = evaluation_starts(plan, len(signal), rate)
         if self.normalize:
             signal = signal / peak
-        length = window if plan.pad == "repeat" else min(window, len(signal))
-        signal = audio.fit_length(signal, max(len(signal), window), plan.pad)
+        lengths = np.full(len(starts), window) if plan.pad == "repeat" else np.minimum(len(signal) - starts, window)
+        signal = audio.fit_length(signal, max(len(signal), int(starts[-1]) + window), plan.pad)
         windows = np.lib.stride_tricks.sliding_window_view(signal, window)[starts]  # (n, N)
         return {
             "audio": torch.from_numpy(np.ascontiguousarray(windows))[:, None],  # (n, 1, N)
-            "lengths": torch.full((len(starts),), length),
+            "lengths": torch.from_numpy(lengths),
             "start": torch.from_numpy(starts / rate),
         }
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import polars as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from safetensors.torch import save_file
 
+from tonnetz.atomic import replacing
 from tonnetz.build import build_trainer, restore
 from tonnetz.callbacks import Dashboard, History
 from tonnetz.errors import UserError
@@ -37,6 +43,8 @@ def run(cfg: DictConfig, run: Run) -> float:
             task.spec,
             {"ckpt": str(path), "split": split},
         )
+        if cfg.job.distances:
+            write_distances(run.folder, task)
         show_scores(scores, task)
     run.facts |= {
         "data": summary(data),
@@ -46,3 +54,22 @@ def run(cfg: DictConfig, run: Run) -> float:
     if split == "valid":  # what a choice, of a reduction for one, may rest on
         run.facts["score"] = float(scores["test"][task.score])
     return float(scores["test"][task.score])
+
+
+def write_distances(folder: Path, task: Any) -> None:
+    """Write distances.safetensors (queries x references) and distances.csv, the tracks of its rows and columns."""
+    result = task.outcome["test"].get("result")
+    if result is None or result.distance is None:
+        raise UserError("job.distances=true: this task ranks nothing, or there are more than 4 million distances")
+    names = task.outcome["test"]["names"]
+    with replacing(folder / "distances.safetensors") as part:
+        save_file({"distances": result.distance.float().cpu().contiguous()}, part)
+    sides = (("query", result.asked), ("reference", result.references))
+    place = {row: i for i, row in enumerate(names["row"].to_list())}
+    rows = [
+        {"side": side, "place": i, **names.row(place[int(row)], named=True)}
+        for side, many in sides
+        for i, row in enumerate(many)
+    ]
+    with replacing(folder / "distances.csv") as part:
+        pl.DataFrame(rows).drop("row").write_csv(part)

@@ -22,6 +22,7 @@ class BestMatches(MetricLoss):
 
     Args:
         stride: only every so many segments take part.
+        within_track: whether two excerpts of one recording (at other starts, tempi, keys) are a pair, too.
     """
 
     def __init__(
@@ -29,18 +30,20 @@ class BestMatches(MetricLoss):
         temperature: float = 0.1,
         matches: int = 12,
         stride: int = 2,
+        within_track: bool = True,
         pitches: int = 0,
         weight: float = 1.0,
     ) -> None:
         super().__init__(weight)
         check_positive(temperature=temperature, matches=matches, stride=stride)
         self.temperature, self.matches, self.stride = temperature, matches, stride
+        self.within_track = within_track
         self.turns = PITCHES if pitches == PITCHES else 1
 
     def segments(self, z: Tensor, group: Tensor, row: Tensor, valid: Tensor) -> Tensor:
         """Scalar loss of z (B, S, D) with works (B,), tracks (B,) and valid segments (B, S)."""
         z, valid = z[:, :: self.stride], valid[:, :: self.stride]
-        first, second = self._pairs(group)
+        first, second = self._pairs(group, row)
         if not len(first):
             return z.sum() * 0.0
         score = self._similarities(z)  # (turns, B, S, B, S)
@@ -56,10 +59,12 @@ class BestMatches(MetricLoss):
         usable &= rest[first].gather(1, chosen).isfinite()
         return cost.masked_fill(~usable, 0.0).sum() / usable.sum().clamp(min=1)
 
-    def _pairs(self, group: Tensor) -> tuple[Tensor, Tensor]:
-        """Ordered pairs of different excerpts of a work, also of one recording."""
+    def _pairs(self, group: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+        """Ordered pairs of different excerpts of a work, of one recording too when `within_track`."""
         same = (group[:, None] == group) & (group >= 0)[:, None]
         same &= ~torch.eye(len(group), dtype=torch.bool, device=group.device)
+        if not self.within_track:
+            same &= row[:, None] != row
         first, second = same.nonzero(as_tuple=True)
         return first, second
 

@@ -117,7 +117,7 @@ class Ranking:
             found = {key: value[some] for key, value in found.items()}
         per_query = {key: found[key] for key in ("ap", "rank1", "nar", "top10")}
         return Retrieval(
-            values=means(per_query) | {"queries": float(len(found["row"])), "without_positive": float(without)},
+            values=means(per_query) | {"queries": len(found["row"]), "without_positive": without},
             query=found["row"],
             work=self.work[found["row"]],
             per_query=per_query,

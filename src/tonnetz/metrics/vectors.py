@@ -26,6 +26,15 @@ class Segments:
         mine = (self.tempo - tempo).abs() < 1e-4
         return Segments(self.z[mine], self.row[mine], self.group[mine], self.start[mine], self.tempo[mine])
 
+    def middle(self, seconds: float, tracks: int) -> Segments:
+        """The segments that begin within so many seconds around the middle of their track; at least the nearest."""
+        low = self.start.new_full((tracks,), torch.inf).scatter_reduce(0, self.row, self.start, "amin")
+        high = self.start.new_full((tracks,), -torch.inf).scatter_reduce(0, self.row, self.start, "amax")
+        away = (self.start - ((low + high) / 2)[self.row]).abs()  # (M,) seconds
+        nearest = away.new_full((tracks,), torch.inf).scatter_reduce(0, self.row, away, "amin")[self.row]
+        kept = (away <= seconds / 2) | (away <= nearest)
+        return Segments(*(getattr(self, name)[kept] for name in self.FIELDS))
+
     @property
     def tempi(self) -> list[float]:
         """The tempi at which tracks were read."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tonnetz.errors import UserError
 from tonnetz.models.base import Backbone
 from tonnetz.models.cnn import keep_frames
 from tonnetz.models.parts import clear
@@ -70,7 +71,7 @@ class KeyEquivariant(Backbone):
         planes: how many values a pitch class has.
         span: decibels below the loudest bin of an example that count as silence.
         residual: size of what the untrained network adds to the chroma.
-        bins_per_octave: of the front-end, a multiple of 12; bins that share a pitch class are averaged.
+        bins_per_octave: of the front-end (build knows it), a multiple of 12; the bins around a pitch are averaged.
     """
 
     min_bins = 12
@@ -91,8 +92,12 @@ class KeyEquivariant(Backbone):
         bins_per_octave: int = 12,
     ) -> None:
         super().__init__(channels, bins)
-        self.octaves = -(-bins // bins_per_octave)
+        if bins_per_octave < PITCHES or bins_per_octave % PITCHES:
+            raise UserError(
+                f"frontend.bins_per_octave={bins_per_octave}: model=key_equivariant needs a multiple of 12, as 12 or 36"
+            )
         self.fine, self.span = bins_per_octave // PITCHES, span
+        self.octaves = -(-(bins + self.fine // 2) // bins_per_octave)
         self.dim = planes * PITCHES
         inputs = channels * self.octaves
         weight = torch.ones(channels, self.octaves)
@@ -113,7 +118,9 @@ class KeyEquivariant(Backbone):
             x = x.masked_fill(~mask[:, None, None], -torch.inf)
         top = x.amax((1, 2, 3), keepdim=True).clamp(min=-1e4)
         level = ((x - top) / self.span + 1).clamp(0, 1)  # (B, C, F, T)
-        level = F.pad(level, (0, 0, 0, self.octaves * self.fine * PITCHES - level.shape[2]))
+        below = self.fine // 2  # bins on both sides of a pitch belong to it
+        above = self.octaves * self.fine * PITCHES - level.shape[2] - below
+        level = F.pad(level, (0, 0, below, above))
         level = level.unflatten(2, (self.octaves, PITCHES, self.fine)).mean(4)  # (B, C, O, 12, T)
         return level.flatten(1, 2)
 

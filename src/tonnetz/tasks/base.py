@@ -101,6 +101,10 @@ class Task(L.LightningModule):
         """One vector an excerpt, (B, D)."""
         raise TypeError(f"{type(self).__name__} has no embedding")
 
+    def placed(self, plan: Any) -> Any:
+        """The sampling plan as this task evaluates it."""
+        return plan
+
     def baselines(self, data: Any) -> dict[str, dict[str, float]]:
         """Scores of simple methods on the test split that stand beside this task's in every table."""
         return {}

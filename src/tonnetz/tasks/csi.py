@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import torch
@@ -30,8 +31,10 @@ class CSI(Task):
         cut: where segments are cut, in the ``frames`` that the backbone returns or in its ``input``.
         distance: of two vectors: cosine | euclidean | squared.
         reduction: the distances between all segments of two tracks to one, see `tonnetz.reductions`.
-        transpositions: try the vectors of a query in so many keys, the likeliest ones (12 tries all); 1 tries none.
-            For backbones whose vectors turn with the key (`pitches`).
+        transpositions: try the vectors of a query in so many keys, the likeliest ones; 12 tries all, 1 none. Null takes
+            3 where the vectors turn with the key (a backbone with `pitches`, no projection), else 1.
+        query_seconds, reference_seconds: evaluate with so much from the middle of each query, each reference; null
+            takes all.
         rounds: bootstrap rounds over works for the 95 % intervals of a test.
         compat: CoverHunter's definitions of the metrics.
         projection: how the map of a test is drawn: tsne | umap.
@@ -56,7 +59,9 @@ class CSI(Task):
         cut: str = "frames",
         distance: str = "cosine",
         reduction: str = "min",
-        transpositions: int = 1,
+        transpositions: int | None = None,
+        query_seconds: float | None = None,
+        reference_seconds: float | None = None,
         rounds: int = 1000,
         compat: bool = False,
         projection: str = "tsne",
@@ -76,20 +81,42 @@ class CSI(Task):
         self.dim = dim or size
         self.segment, self.segment_hop, self.cut = segment, segment_hop, cut
         self.train_hop = train_hop or segment_hop
+        lengths = {"segment": segment, "segment_hop": segment_hop, "train_hop": train_hop, "dim": dim}
+        lengths |= {"query_seconds": query_seconds, "reference_seconds": reference_seconds, "rounds": rounds or None}
+        for name, value in lengths.items():
+            if value is not None and value <= 0:
+                raise UserError(f"task.{name}={value}: must be above 0, or null")
         self.matching = Matching(distance, reduction, self._turns(transpositions, bool(dim)))
+        self.excerpts = tuple(s and max(0.0, s - (segment or 0.0)) for s in (query_seconds, reference_seconds))
         self.rounds, self.compat, self.projection_method = rounds, compat, projection
         self.vectors = nn.ModuleDict()  # set of tracks -> what its evaluation gathers
 
-    def _turns(self, transpositions: int, projected: bool) -> int:
+    def _turns(self, transpositions: int | None, projected: bool) -> int:
+        turning = bool(getattr(self.encoder.backbone, "pitches", 0)) and not projected
+        if transpositions is None:
+            return 3 if turning else 1
         if not 1 <= transpositions <= 12:
-            raise UserError(f"task.transpositions={transpositions}: need 1 to 12")
-        pitches = getattr(self.encoder.backbone, "pitches", 0)
-        if transpositions > 1 and (not pitches or projected):
+            raise UserError(f"task.transpositions={transpositions}: need 1 to 12, or null")
+        if transpositions > 1 and not turning:
             raise UserError(
                 f"task.transpositions={transpositions}: needs a backbone whose vectors turn with the key "
-                "(model=key_equivariant) and no projection (task.dim=null); take task.transpositions=1"
+                "(model=key_equivariant) and no projection (task.dim=null); take task.transpositions=null"
             )
         return transpositions
+
+    @property
+    def rate(self) -> float:
+        """Frames a second where segments are cut."""
+        encoder = self.encoder
+        return encoder.rate if self.cut == "frames" else encoder.frontend.sample_rate / encoder.frontend.hop
+
+    def placed(self, plan: Any) -> Any:
+        """Evaluation windows whose segments together lie on one grid."""
+        if self.segment is None:
+            return plan
+        size, step = grid(self.rate, self.segment, self.segment_hop)
+        frame = round(self.encoder.frontend.sample_rate / self.rate)  # samples
+        return replace(plan, grid=(size * frame, step * frame))
 
     # --- vectors
 
@@ -101,23 +128,23 @@ class CSI(Task):
         x, lengths = batch["features"], batch["lengths"]
         if self.segment is None:
             h, mask = encoder.encode(x, lengths)  # (B, T', D), (B, T')
-            z, valid, hop = self.pooling(h, mask)[:, None], mask.new_ones(len(x), 1), 0.0
+            z, valid = self.pooling(h, mask)[:, None], mask.new_ones(len(x), 1)
+            place = torch.zeros_like(valid, dtype=torch.float32)
         elif self.cut == "frames":
             h, mask = encoder.encode(x, lengths)
-            parts, valid, hop = cut(h, mask.sum(1), encoder.rate, self.segment, seconds)  # (B, S, L, D)
+            parts, valid, place = cut(h, mask.sum(1), self.rate, self.segment, seconds, tail=not self.training)
             inside = torch.arange(parts.shape[2], device=x.device) < mask.sum(1)[:, None, None]
             z = self.pooling(parts.flatten(0, 1), inside.expand(parts.shape[:3]).flatten(0, 1))
             z = z.unflatten(0, parts.shape[:2])  # (B, S, D)
         else:
-            rate = encoder.frontend.sample_rate / encoder.frontend.hop
-            parts, valid, hop = cut(x.movedim(-1, 1), lengths, rate, self.segment, seconds)  # (B, S, L, C, F)
+            frames = x.movedim(-1, 1)  # (B, T, C, F)
+            parts, valid, place = cut(frames, lengths, self.rate, self.segment, seconds, tail=not self.training)
             short = lengths.clamp(max=parts.shape[2]).repeat_interleave(parts.shape[1])
             h, mask = encoder.encode(parts.flatten(0, 1).movedim(1, -1), short)
             z = self.pooling(h, mask).unflatten(0, parts.shape[:2])
         z = self.projection(z.flatten(0, 1).float()).unflatten(0, z.shape[:2])
         tempo = batch.get("tempo", torch.ones_like(lengths))
-        steps = torch.arange(z.shape[1], device=z.device) * hop  # (S,) seconds of the excerpt
-        return z, valid, batch["start"][:, None].to(z.device) + steps * tempo[:, None]
+        return z, valid, batch["start"][:, None].to(z.device) + place * tempo[:, None]
 
     def forward(self, batch: Batch) -> Tensor:
         """Vectors of all segments, (B, S, D)."""
@@ -198,7 +225,8 @@ class CSI(Task):
         metric.reset()
         if not len(found):
             return {}
-        result = evaluate(found, self.matching, rounds=rounds, compat=self.compat, **self.data.roles(split))
+        facts = {"rounds": rounds, "compat": self.compat, "seconds": self.excerpts, **self.data.roles(split)}
+        result = evaluate(found, self.matching, **facts)
         names = self.data.split(split).select("id", "work").with_row_index("row")
         self.outcome[name] = {"result": result, "names": names}
         return result.values
@@ -232,18 +260,33 @@ class CSI(Task):
         return drawn
 
 
-def cut(x: Tensor, lengths: Tensor, rate: float, segment: float, hop: float | None) -> tuple[Tensor, Tensor, float]:
-    """Cut x (B, T, ...) at `rate` frames a second into segments: (B, S, L, ...), valid (B, S), hop in seconds.
+def grid(rate: float, segment: float, hop: float | None) -> tuple[int, int]:
+    """Frames of a segment and frames from one to the next."""
+    return max(1, round(segment * rate)), max(1, round((hop or segment) * rate))
 
-    A segment is valid when it lies within the frames `lengths` (B,); the first one always is.
+
+def cut(
+    x: Tensor, lengths: Tensor, rate: float, segment: float, hop: float | None, tail: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut x (B, T, ...) at `rate` frames a second into segments: (B, S, L, ...), valid (B, S), seconds (B, S).
+
+    A segment is valid when it lies within the frames `lengths` (B,); the first one always is. With `tail` an example
+    that ends between two steps gets one more segment, which ends where the example does.
     """
-    size = max(1, round(segment * rate))
-    step = max(1, round((hop or segment) * rate))
+    size, step = grid(rate, segment, hop)
     missing = max(0, size - x.shape[1])
     if missing:
         x = torch.cat([x, x[:, -1:].expand(-1, missing, *x.shape[2:])], 1)
     parts = x.unfold(1, size, step).movedim(-1, 2)  # (B, S, L, ...)
-    ends = torch.arange(parts.shape[1], device=x.device) * step + size
-    valid = ends <= lengths[:, None]
+    first = torch.arange(parts.shape[1], device=x.device) * step  # (S,)
+    valid = first + size <= lengths[:, None]
     valid[:, 0] = True
-    return parts, valid, step / rate
+    first = first.expand(valid.shape)
+    short = (lengths > size) & (lengths < x.shape[1]) & ((lengths - size) % step > 0)  # (B,)
+    if tail and step > 1 and bool(short.any()):
+        last = (lengths - size).clamp(min=0)  # (B,)
+        index = last[:, None] + torch.arange(size, device=x.device)  # (B, L)
+        end = x[torch.arange(len(x), device=x.device)[:, None], index.clamp(max=x.shape[1] - 1)]  # (B, L, ...)
+        parts = torch.cat([parts, end[:, None]], 1)
+        valid, first = torch.cat([valid, short[:, None]], 1), torch.cat([first, last[:, None]], 1)
+    return parts, valid, first / rate
