@@ -160,13 +160,17 @@ def align(
     minimum: int = 3,
     share: float = 0.0,
     seed: int = 0,
+    start: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """`shift` in seconds, tempo `ratio` and `confidence` of pairs (P, 2) of recordings, (P,) each.
 
     A moment t of a is the moment ratio t + shift of b. `vectors` (M, D) are unit vectors of windows `hop` seconds
-    apart; recording r has `count[r]` of them from `first[r]`.
+    apart; recording r has `count[r]` of them from `first[r]`. They begin at `start` (M,) seconds, where windows may
+    be missing or lie off the grid; without it they follow each other without holes.
     """
     check_method(method)
+    if start is not None:
+        vectors, first, count = lay(vectors, first, count, start, hop)
     order = np.argsort(count[pairs].max(1), kind="stable")  # pairs of like size are padded together
     found = {name: np.zeros(len(pairs)) for name in ("shift", "ratio", "confidence")}
     largest = count[pairs[order]].max(1)
@@ -191,7 +195,7 @@ def _block(
 
 
 def similarities(vectors: Tensor, first: np.ndarray, count: np.ndarray, pairs: np.ndarray) -> Tensor:
-    """Cosines (P, n, m) of the windows of pairs (P, 2), NaN where a recording has no window."""
+    """Cosines (P, n, m) of the windows of pairs (P, 2), NaN where a recording has no window (or one that is NaN)."""
     (a, real_a), (b, real_b) = (gather(vectors, first[side], count[side]) for side in pairs.T)
     return (a @ b.mT).masked_fill(~(real_a[:, :, None] & real_b[:, None]), torch.nan)
 
@@ -202,10 +206,32 @@ def check_method(method: str) -> None:
         raise UserError(f"job.method={method}{suggest(method, METHODS)}")
 
 
-def regular(row: np.ndarray, start: np.ndarray, hop: float) -> np.ndarray:
-    """Which windows (M,) lie on the grid of the hop; the last window of a recording may be moved back to its end."""
-    off = np.abs(start / hop - np.round(start / hop)) * hop
-    return off < 1e-3
+def lay(
+    vectors: Tensor, first: np.ndarray, count: np.ndarray, start: np.ndarray, hop: float
+) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """Vectors (M', D) with one place for every hop of every recording, their first and count (R,).
+
+    Places without a window are NaN; windows that lie off the grid are left out.
+    """
+    place = places(start, hop)
+    row = np.repeat(np.arange(len(count)), count)
+    keep = (place >= 0) & regular(start, hop)
+    size = np.zeros(len(count), np.int64)
+    np.maximum.at(size, row[keep], place[keep] + 1)
+    begin = np.cumsum(size) - size
+    result = torch.full((int(size.sum()), vectors.shape[1]), torch.nan, dtype=vectors.dtype)
+    result[torch.from_numpy((begin[row] + place)[keep])] = vectors[torch.from_numpy(keep)]
+    return result, begin, size
+
+
+def places(start: np.ndarray, hop: float) -> np.ndarray:
+    """Place of windows on the grid of the hop: their start in hops, to the nearest whole number."""
+    return np.round(start.astype(float) / hop).astype(np.int64)
+
+
+def regular(start: np.ndarray, hop: float) -> np.ndarray:
+    """Which windows lie on the grid of the hop; the last window of a recording may be moved back to its end."""
+    return np.abs(start.astype(float) - places(start, hop) * hop) < max(2e-3, 0.01 * hop)
 
 
 def same_work_pairs(

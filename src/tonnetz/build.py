@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -38,6 +39,7 @@ FREE = (
     "task.compat",
     "task.projection",
 )
+SHARED = ("encoder.", "pooling.", "projection.")  # weights that have no row for a class or work
 
 
 @dataclass
@@ -79,6 +81,7 @@ def _first_line(error: BaseException) -> str:
 
 def build(cfg: DictConfig, spec: DataSpec | None = None) -> Experiment:
     """Connect front-end -> data -> backbone -> task. `spec` comes from a checkpoint when there is one."""
+    check_start(cfg)
     torch.manual_seed(cfg.seed)
     frontend = connect(cfg.frontend)
     data = build_data(cfg, frontend, spec)
@@ -88,10 +91,19 @@ def build(cfg: DictConfig, spec: DataSpec | None = None) -> Experiment:
     if cfg.get("init"):
         load_encoder(task, cfg.init)
         if cfg.warm:
-            if cfg.warm not in ("weights", "all"):
-                raise UserError(f"warm={cfg.warm}: known are weights, all, or null")
             load_warm(task, cfg.init, moments=cfg.warm == "all")
     return Experiment(cfg, data, task)
+
+
+def check_start(cfg: DictConfig) -> None:
+    """Raise UserError when something is missing that an experiment `needs`, or when `warm` has nothing to start from."""
+    for key, what in (cfg.get("needs") or {}).items():
+        if not OmegaConf.select(cfg, str(key)):
+            raise UserError(f"{key} is missing: give {what}")
+    if cfg.get("warm") not in (None, "weights", "all"):
+        raise UserError(f"warm={cfg.warm}: known are weights, all, or null")
+    if cfg.get("warm") and not cfg.get("init"):
+        raise UserError(f"warm={cfg.warm}: needs a checkpoint to start from, init=outputs/RUN/checkpoints/best.ckpt")
 
 
 def build_data(cfg: DictConfig, frontend: Any, spec: DataSpec | None = None) -> AudioData:
@@ -154,7 +166,7 @@ def build_task(cfg: DictConfig, frontend: Any, spec: DataSpec) -> Task:
         names = ", ".join(augment.wave_chain)
         raise UserError(
             f"task.plan.source=features: stored features have no waveform for augment.wave ({names}); "
-            "take augment=specaugment or augment=none"
+            "take augment=specaugment or augment=none, or read sound: task.plan.source=audio task.plan.stretch=null"
         )
     backbone = _backbone(cfg, frontend)
     encoder = Encoder(frontend, backbone, augment)
@@ -327,9 +339,25 @@ def load_warm(task: Task, path: str, moments: bool = True) -> None:
         raise UserError(
             f"warm: {path} is no checkpoint of this very model and data, or holds no optimizer state; take warm=null"
         )
+    stored = DataSpec.from_dict(checkpoint["tonnetz"]["spec"])
+    theirs, ours = (found.groups or found.classes for found in (stored, task.spec))
+    odd = odd_one(theirs, ours)
+    if odd and any(len(ours) in v.shape for k, v in own.items() if not k.startswith(SHARED)):
+        raise UserError(
+            f"warm: {path} has weights of other {'works' if ours == task.spec.groups else 'classes'}: {odd}; take warm=null"
+        )
     task.load_state_dict(weights)
     if moments:
         task.warm_state = checkpoint["optimizer_states"][0]
+
+
+def odd_one(stored: Sequence[str], found: Sequence[str]) -> str | None:
+    """Say which name stands in one of two lists only: in the checkpoint's or in the data's."""
+    odd = set(stored) ^ set(found)
+    if not odd:
+        return None if list(stored) == list(found) else "their order differs"
+    name = min(odd)
+    return f"'{name}' is {'not in the data' if name in stored else 'new in the data'}"
 
 
 def difference(old: Any, new: Any) -> str:

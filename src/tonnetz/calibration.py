@@ -98,14 +98,12 @@ def _rank(null: np.ndarray, distance: np.ndarray) -> np.ndarray:
 def unrelated_pairs(work: np.ndarray, count: int = PAIRS, seed: int = SEED) -> np.ndarray:
     """Up to `count` distinct pairs (n, 2) of recordings of different works, in random order and direction.
 
-    `work` (N,) is a code; recordings whose work is unknown (-1) take part only when no two works are known, and then
-    count as works of their own.
+    `work` (N,) is a code; recordings whose work is unknown (-1) take no part: they may be covers of any other.
     """
     random = np.random.default_rng(seed)
     rows = np.flatnonzero(work >= 0)
     if len(np.unique(work[rows])) < 2:
-        rows = np.arange(len(work))
-        work = np.where(work < 0, np.arange(len(work)) + work.max(initial=0) + 1, work)
+        return np.zeros((0, 2), np.int64)
     if len(rows) <= EXHAUSTIVE:
         a, b = (rows[side] for side in np.triu_indices(len(rows), 1))
         different = np.flatnonzero(work[a] != work[b])
@@ -154,7 +152,8 @@ def calibrate(index: Index, level: int = WHOLE) -> dict[str, Tensor]:
     """Measure an index by its own recordings: for queries of `level` windows, or for whole ones and for centroids.
 
     Fewer windows find a worse best match, so short queries have scales of their own. Returns `null_level` (L,), and
-    sorted `null_pairs` (L, n), `null_nearest` and `null_kin` (L, k), infinite where there is none; {} for one work.
+    sorted `null_pairs` (L, n), `null_nearest` and `null_kin` (L, k), infinite where there is none; {} when fewer than
+    two works are known.
     """
     from tonnetz.index import CANDIDATES
     from tonnetz.shortlist import Shortlist
@@ -201,7 +200,6 @@ def _recordings(
         queries, valid = index.cut(first[pairs[chosen, 0]], count[pairs[chosen, 0]])
         unrelated[chosen] = index.pair_distances(queries, valid, np.arange(len(chosen)), pairs[chosen, 1])
     work = index.work
-    work = np.where(work < 0, len(work) + np.arange(len(work)), work)  # what is unknown has no kin
     nearest, kin = [], []
     step = max(1, CELLS // (8 * len(index)))
     for begin in range(0, len(probes), step):
@@ -209,7 +207,7 @@ def _recordings(
         distance, rows = index.scores(*index.cut(first[mine], count[mine]))  # (q, C)
         rows = np.broadcast_to(np.arange(len(index)), distance.shape) if rows is None else rows
         same = work[mine][:, None] == work[rows]
-        nearest.append(np.where(same, np.inf, distance).min(1))
+        nearest.append(np.where(same | (work[rows] < 0), np.inf, distance).min(1))  # the unknown may be kin
         same &= rows != mine[:, None]
         kin.append(np.where(same, distance, np.inf).min(1))
     return unrelated, np.concatenate(nearest), np.concatenate(kin)

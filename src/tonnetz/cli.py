@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from tonnetz import sweep
 from tonnetz.errors import UserError, suggest
@@ -86,6 +86,8 @@ def main() -> None:
         _exit(f"{error.override}: cannot be read; write KEY=VALUE, and quote what the shell would split: 'KEY=[A,B]'")
     except ConfigCompositionException as error:
         _exit(_explain(error))
+    except MissingMandatoryValue as error:
+        _exit(f"{error.full_key} is missing: say {error.full_key}=VALUE")
     except (HydraException, OmegaConfBaseException) as error:
         _exit(one_line(error))
     except KeyboardInterrupt:
@@ -123,7 +125,13 @@ def _explain(error: ConfigCompositionException) -> str:
     if "No match in the defaults list" in text:
         return f"{key}: no such configuration group{suggest(key, _groups())}"
     parent, _, leaf = key.rpartition(".")
-    return f"{key}: no such key{suggest(leaf, _siblings(parent))} (+{key}=... adds a new one)"
+    known = _siblings(parent)
+    if leaf in known:
+        return f"{key}: cannot be replaced as a whole; +{key}.NAME={{...}} adds one"
+    remedy = f"(+{key}=... adds a new one)"
+    if parent.split(".")[0] == "task" and _given("ckpt") and not _given("task"):
+        remedy = f"(a checkpoint of another task needs its name: task={' or '.join(_members('task'))})"
+    return f"{key}: no such key{suggest(leaf, known)} {remedy}"
 
 
 MANIFOLD = ("trainer.devices", "task.plan.seconds")  # a number, or a list of them; devices may be auto
@@ -146,6 +154,14 @@ def check_types(cfg: DictConfig, overrides: list[str]) -> None:
 
 def _groups() -> list[str]:
     return [path.name for path in config_folder().iterdir() if path.is_dir()]
+
+
+def _members(group: str) -> list[str]:
+    return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+
+
+def _given(key: str) -> bool:
+    return any(word.lstrip("+").startswith(f"{key}=") for word in sys.argv[1:])
 
 
 def _siblings(parent: str) -> list[str]:

@@ -15,12 +15,13 @@ from torch import Tensor
 from tonnetz import audio
 from tonnetz.ahead import ahead
 from tonnetz.build import Experiment
-from tonnetz.data.plan import Plan
+from tonnetz.data.plan import Plan, evaluation_starts
 from tonnetz.data.recordings import Recordings, recording_batches
 from tonnetz.errors import UserError
 from tonnetz.index import weights_fingerprint
 
 ENCODER = ("encoder.", "pooling.", "projection.")  # parts of a task that make its vectors
+SAME = 5e-3  # seconds; segments of one recording that begin so near each other are one
 
 
 def model_fingerprint(task: torch.nn.Module) -> str:
@@ -67,8 +68,10 @@ def embed_batches(
         size = {"vectors": (0, 0), "row": (0,), "start": (0,), "length": (0,)}
         return {name: torch.zeros(shape, dtype=torch.long if name == "row" else None) for name, shape in size.items()}
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    place = np.stack([found["row"].numpy(), np.round(found["start"].numpy(), 3)], 1)
-    _, first = np.unique(place, axis=0, return_index=True)
+    row, start = found["row"].numpy(), found["start"].double().numpy()
+    first = np.lexsort((start, row))
+    again = (np.diff(row[first], prepend=-1) == 0) & (np.diff(start[first], prepend=-1.0) < SAME)
+    first = first[~again]
     return {name: value[torch.from_numpy(first)] for name, value in found.items()}
 
 
@@ -125,7 +128,7 @@ def _features(experiment: Experiment, path: str, plan: Plan) -> dict[str, Tensor
     with torch.inference_mode():
         whole = frontend(torch.from_numpy(signal)[None, None].to(_device(frontend)))[0].cpu()  # (C, F, T)
     window = round(plan.span * rate)
-    starts = audio.window_starts(len(signal), window, round((plan.hop or plan.span) * rate))
+    starts = evaluation_starts(plan, len(signal), rate)
     count = max(1, int(frontend.frames(torch.tensor(window))))
     first = torch.from_numpy(starts // frontend.hop).clamp(max=whole.shape[-1] - 1)
     lengths = (whole.shape[-1] - first).clamp(1, count)  # (n,)
@@ -153,7 +156,11 @@ def embed_tracks(experiment: Experiment, frame: pl.DataFrame, plan: Plan, device
 
 
 def step_of(row: np.ndarray, start: np.ndarray) -> float:
-    """Seconds between neighbouring vectors: the median over all that follow another of their recording."""
-    same = row[1:] == row[:-1]
-    steps = np.diff(start)[same]
-    return round(float(np.median(steps)), 4) if len(steps) else 1.0
+    """Seconds between neighbouring vectors of a recording, as most of them lie; 1 where none has a neighbour.
+
+    The mean over all steps that are like the median one: exact enough to count the steps of an hour.
+    """
+    steps = np.diff(start.astype(float))[row[1:] == row[:-1]]
+    if not len(steps):
+        return 1.0
+    return float(steps[np.abs(steps - np.median(steps)) < 2e-3].mean().round(9))

@@ -55,6 +55,11 @@ def show_table(scores: Scores, title: str, important: str | None = None) -> None
         return
     table = Table("metric", *scores, title=title)
     for metric in (name for name in next(iter(scores.values())) if not name.startswith("window_")):
-        cells = (f"{values[metric]:.4f}" if metric in values else "" for values in scores.values())
+        cells = (_cell(values[metric]) if metric in values else "" for values in scores.values())
         table.add_row(metric, *cells, style="bold" if metric == important else None)
     Console().print(table)
+
+
+def _cell(value: float) -> str:
+    """A count as it is, a measure with four places."""
+    return str(value) if isinstance(value, int) else f"{value:.4f}"

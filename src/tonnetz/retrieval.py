@@ -57,13 +57,8 @@ def distances(
     answer = Gallery.of(found.at(own), tracks, seconds[1])
     askers = [Gallery.of(found.at(tempo), tracks, seconds[0]) for tempo in tempi]
     size = block_size(answer, askers, references)
-    mirror = (
-        len(tempi) == 1
-        and seconds[0] == seconds[1]
-        and symmetric(matching.reduction)
-        and torch.equal(queries, references)
-    )
-    if mirror and len(queries) ** 2 <= KEPT:
+    alike = len(tempi) == 1 and seconds[0] == seconds[1] and torch.equal(queries, references)
+    if alike and symmetric(matching.reduction) and len(queries) ** 2 <= KEPT:
         whole = torch.zeros(len(queries), len(queries), device=found.z.device)
         for place in torch.arange(len(queries), device=found.z.device).split(size):
             later = int(place[0])  # what comes before is known already
@@ -107,7 +102,8 @@ def evaluate(
     """Rank all references for all queries (default: all tracks for each other) and score it.
 
     `exclude` (E, 2) holds pairs of rows that are not compared; a track is never compared with itself. Rows without a
-    work (group -1) answer but do not ask. `seconds` limits queries and references to excerpts from their middle. Raises UserError when no query has a version to find.
+    work (group -1) answer but do not ask. `seconds` limits queries and references to excerpts from their middle.
+    Raises UserError when no query has a version to find.
     """
     if not torch.isfinite(found.z).all():
         raise UserError("an embedding is not finite; the checkpoint, or a recording's features, are broken")

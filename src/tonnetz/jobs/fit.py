@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from tonnetz.atomic import replacing
-from tonnetz.build import Experiment, build, build_trainer, difference, plain
+from tonnetz.build import Experiment, build, build_trainer, check_start, difference, odd_one, plain
 from tonnetz.callbacks import Dashboard, History, Interrupt, MovingAverage, Patience
 from tonnetz.checkpoint import load_checkpoint
 from tonnetz.embedding import fingerprint_of
@@ -28,6 +28,7 @@ FIXED = ("frontend", "model", "pooling", "task", "loss")  # a resumed run must h
 def run(cfg: DictConfig, run: Run) -> float:
     """Train; returns the best validation score, which sweeps and tuners select on (never the test's)."""
     quiet()
+    check_start(cfg)
     last = run.folder / "checkpoints" / "last.ckpt"
     resume = last if last.exists() else None
     if resume:
@@ -35,6 +36,7 @@ def run(cfg: DictConfig, run: Run) -> float:
     experiment = build(cfg)
     if resume:
         _check_classes(experiment, resume)
+    _check_evaluation(cfg, experiment)
     experiment.data.aligner = _aligner(cfg)
     _write_config(cfg, run.folder)
     show(experiment.data)
@@ -53,11 +55,22 @@ def run(cfg: DictConfig, run: Run) -> float:
     print(f"{parameters:,} parameters; run folder {run.folder}")
     with interrupt:
         start = time.time()
-        trainer.fit(experiment.task, experiment.data, ckpt_path=resume, weights_only=True)
+        if parameters and cfg.trainer.max_epochs != 0:
+            trainer.fit(experiment.task, experiment.data, ckpt_path=resume, weights_only=True)
+        else:
+            _keep_untrained(trainer, experiment, run.folder / "checkpoints")
         interrupt.keep()
         run.facts["fit_seconds"] = round(time.time() - start, 3)
         run.status = "interrupted" if interrupt.presses else "completed"
         return _finish(cfg, run, trainer, experiment, dashboard)
+
+
+def _keep_untrained(trainer: Any, experiment: Experiment, folder: Path) -> None:
+    """Write the checkpoint of a network that is not trained: it has nothing to learn, or trainer.max_epochs=0."""
+    print("nothing is trained: the network is tested as it is")
+    trainer.strategy.connect(experiment.task)
+    for name in ("best", "last"):
+        trainer.save_checkpoint(folder / f"{name}.ckpt", weights_only=True)
 
 
 def _aligner(cfg: DictConfig) -> str | None:
@@ -87,6 +100,30 @@ def _check_classes(experiment: Experiment, last: Path) -> None:
             f"run={last.parent.parent.name}: was trained on the classes {', '.join(stored['classes'])}, "
             f"but the data have {', '.join(found.classes)}; choose another run=NAME"
         )
+    odd = odd_one(stored.get("groups", []), found.groups)
+    if odd:
+        raise UserError(
+            f"run={last.parent.parent.name}: was trained on other groups ({experiment.data.plan.group}): {odd}; "
+            "choose another run=NAME"
+        )
+
+
+def _validates(cfg: DictConfig, experiment: Experiment) -> bool:
+    return bool(experiment.data.validates and cfg.trainer.get("limit_val_batches", 1) != 0)
+
+
+def _check_evaluation(cfg: DictConfig, experiment: Experiment) -> None:
+    """Raise UserError now for what evaluation would raise after training, or would wait for in vain."""
+    data = experiment.data
+    for name in [*data.evaluated(), *(["test"] if data.split("test").height else [])]:
+        data.roles(name)
+    if _validates(cfg, experiment):
+        return
+    remedy = "give validation tracks (data.valid, data.valid_unseen) or a set with role: stop"
+    if cfg.job.patience and "final_patience" not in cfg.job:  # that of job=crossval waits for sets, where there are any
+        raise UserError(f"job.patience={cfg.job.patience}: nothing validates this run; {remedy}, or job.patience=null")
+    if cfg.schedule._target_.endswith(".plateau"):
+        raise UserError(f"schedule=plateau: nothing validates this run; {remedy}, or take schedule=cosine")
 
 
 def _write_config(cfg: DictConfig, folder: Path) -> None:
@@ -97,7 +134,7 @@ def _write_config(cfg: DictConfig, folder: Path) -> None:
 def _checkpoints(cfg: DictConfig, experiment: Experiment, folder: Path) -> list[L.Callback]:
     """best.ckpt by the task's monitor (the last one when nothing validates), last.ckpt every epoch and on request."""
     task = experiment.task
-    validates = experiment.data.validates and cfg.trainer.get("limit_val_batches", 1) != 0
+    validates = _validates(cfg, experiment)
     monitored: dict[str, Any] = {"monitor": task.monitor, "mode": task.mode, "save_on_train_epoch_end": False}
     newest = {"mode": "max"}  # without validation best is the last one, too; its own mode keeps the callbacks apart
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
