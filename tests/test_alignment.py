@@ -9,6 +9,7 @@ from tonnetz.alignment import (
     align,
     compose,
     lag,
+    lay,
     line,
     regular,
     same_work_pairs,
@@ -234,8 +235,33 @@ def test_no_pairs_at_all(tmp_path):
 
 
 def test_regular_windows():
-    row, start = np.array([0, 0, 0, 1]), np.array([0.0, 5.0, 7.3, 0.0])
-    assert regular(row, start, 5.0).tolist() == [True, True, False, True]
+    assert regular(np.array([0.0, 5.0, 7.3, 0.0]), 5.0).tolist() == [True, True, False, True]
+    hour = np.arange(6000) * (12 * 640 / 14400)
+    assert regular(hour.astype(np.float32), 0.53333333).all()
+
+
+@pytest.mark.parametrize("method", ["lag", "tempo"])
+@pytest.mark.parametrize("seconds", [100, 250, 300])
+def test_holes_and_moved_windows_do_not_bend_the_time(method, seconds):
+    """Windows of 60 s with 11 segments each, side by side: no segment crosses their borders; one is off the grid."""
+    at = path(400, 1)
+    every = np.arange(0, seconds - HOP, HOP)
+    some = every[every % 60 < 55]
+    late = np.append(some[some < seconds - 40], seconds - 33.0)  # a window moved back to the end
+    vectors, first, count = stack(at(every + 30), at(late), at(some + 30))
+    start = np.concatenate([every, late, some])
+    pairs = np.array([[0, 1], [1, 0], [2, 1], [0, 2]])
+    found = align(vectors, first, count, pairs, WINDOW, HOP, method, start=start)
+    np.testing.assert_allclose(found["shift"], [30, -30, 30, 0], atol=0.2)
+    np.testing.assert_allclose(found["ratio"], 1, atol=1e-3)
+    assert found["confidence"].min() > 0.4
+    laid, begin, size = lay(vectors, first, count, start, HOP)
+    for r, (a, n) in enumerate(zip(first, count, strict=True)):
+        for k in range(a, a + n):
+            if start[k] % HOP == 0:
+                assert torch.equal(laid[begin[r] + int(start[k] // HOP)], vectors[k])
+    assert (~laid.isnan().any(1)).sum() == (start % HOP == 0).sum()
+    assert size.sum() == len(laid)
 
 
 def test_similarities_mark_what_is_not_there():

@@ -1,10 +1,12 @@
 """Starting from another run's weights, and losses made of parts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tests.test_config import WORKS, composed
-from tonnetz.build import build_task, connect
+from tonnetz.build import build_task, connect, load_warm, odd_one
 from tonnetz.checkpoint import load_checkpoint
 from tonnetz.errors import UserError
 
@@ -45,6 +47,28 @@ def test_warm_needs_the_same_model(fit, first):
     refused = fit(*STILL, f"init={first}", "warm=all", "pooling=attention", run="third")
     assert refused.status == 2
     assert "warm=null" in refused.err
+
+
+def test_weights_of_other_works_are_refused_where_there_are_any(tmp_path):
+    def made(loss, *works):
+        config = composed("task=csi", "model=tiny", "pooling=mean", "task.transpositions=1", f"loss={loss}")
+        return build_task(config, connect(config.frontend), replace(WORKS, groups=works))
+
+    for loss in ("maxmean", "coverhunter", "subcenter_arcface", "supcon"):
+        task = made(loss, "first", "second")
+        torch.save({"state_dict": task.state_dict(), "tonnetz": task.payload}, tmp_path / "a.ckpt")
+        load_warm(made(loss, "first", "second"), tmp_path / "a.ckpt", moments=False)
+        if loss == "supcon":  # which has no weights for works
+            load_warm(made(loss, "first", "third"), tmp_path / "a.ckpt", moments=False)
+            continue
+        with pytest.raises(UserError, match=r"other groups: 'second' is not in the data; take warm=null"):
+            load_warm(made(loss, "first", "third"), tmp_path / "a.ckpt", moments=False)
+
+
+def test_names_in_one_list_only():
+    assert odd_one(["a", "b"], ("a", "b")) is None
+    assert odd_one(["a", "c"], ("a", "b", "c")) == "'b' is new in the data"
+    assert odd_one(["a", "b"], ("b", "a")) == "their order differs"
 
 
 def csi(*words):

@@ -369,10 +369,30 @@ def test_one_work_cannot_be_calibrated(tmp_path):
     assert index.calibration(3) is None
     unknown = Index(tmp_path / "unknown", FACTS)
     unknown.add(tracks([None] * 5), Embedder())
-    assert len(unknown.calibration(3).pairs) == 10
+    assert unknown.calibration(3) is None
+    assert unknown.calibration(1) is None
     assert unknown.calibration(3, "centroids") is None
+    one = Index(tmp_path / "one", FACTS)
+    one.add(tracks([None, "a", "a", None]), Embedder())
+    assert one.calibration(3) is None
     with pytest.raises(UserError, match="no recording has a work"):
         unknown.search(torch.randn(1, 1, 16), mode="centroids")
+
+
+def test_recordings_of_unknown_work_do_not_calibrate(tmp_path, works):
+    """They are versions of the known works here: as strangers they would be far too near."""
+    index = Index(tmp_path / "index", FACTS)
+    known, secret = Embedder(), Embedder()
+    index.add(tracks(works), known)
+    alone = index.calibration(100)
+    hidden = tracks([None] * 20, seed=1)
+    index.add(hidden, lambda rows: secret(rows.with_columns(work=pl.lit("w1"))))
+    assert (index.work < 0).sum() == 20
+    both = index.calibration(100)
+    for name in ("pairs", "nearest", "kin"):
+        np.testing.assert_allclose(np.sort(getattr(both, name)).mean(), getattr(alone, name).mean(), atol=0.02)
+    np.testing.assert_allclose(both.nearest, alone.nearest, atol=1e-5)
+    np.testing.assert_allclose(both.kin, alone.kin, atol=1e-5)
 
 
 def test_similarities_of_pairs(built):

@@ -35,6 +35,8 @@ FREE = (
     "task.reduction",
     "task.transpositions",
     "task.segment_hop",
+    "task.query_seconds",
+    "task.reference_seconds",
     "task.rounds",
     "task.compat",
     "task.projection",
@@ -96,7 +98,7 @@ def build(cfg: DictConfig, spec: DataSpec | None = None) -> Experiment:
 
 
 def check_start(cfg: DictConfig) -> None:
-    """Raise UserError when something is missing that an experiment `needs`, or when `warm` has nothing to start from."""
+    """Raise UserError for something missing that an experiment `needs`, and for `warm` with nothing to start from."""
     for key, what in (cfg.get("needs") or {}).items():
         if not OmegaConf.select(cfg, str(key)):
             raise UserError(f"{key} is missing: give {what}")
@@ -342,10 +344,9 @@ def load_warm(task: Task, path: str, moments: bool = True) -> None:
     stored = DataSpec.from_dict(checkpoint["tonnetz"]["spec"])
     theirs, ours = (found.groups or found.classes for found in (stored, task.spec))
     odd = odd_one(theirs, ours)
-    if odd and any(len(ours) in v.shape for k, v in own.items() if not k.startswith(SHARED)):
-        raise UserError(
-            f"warm: {path} has weights of other {'works' if ours == task.spec.groups else 'classes'}: {odd}; take warm=null"
-        )
+    if odd and any(v.numel() >= len(ours) for k, v in own.items() if not k.startswith(SHARED)):
+        kind = "groups" if task.spec.groups else "classes"
+        raise UserError(f"warm: {path} has weights for other {kind}: {odd}; take warm=null")
     task.load_state_dict(weights)
     if moments:
         task.warm_state = checkpoint["optimizer_states"][0]

@@ -178,8 +178,10 @@ def test_groups_that_make_no_batch():
         GroupStream(np.array([0, 0, 1, 1]), 12, 4)
     with pytest.raises(UserError, match=r"no multiple of task\.plan\.items=4"):
         GroupStream(WORKS, 6, 4)
-    with pytest.raises(UserError, match="has 0 groups"):
+    with pytest.raises(UserError, match=r"no training track names its work .*data=folder_works"):
         GroupStream(np.array([-1, -1]), 4, 4)
+    with pytest.raises(UserError, match="no training track names its artist"):
+        GroupStream(np.array([-1, -1]), 4, 4, column="artist")
 
 
 def test_every_length_comes_once_a_round():

@@ -46,6 +46,35 @@ def test_fit_leaves_everything_behind(fit):
     assert "MFCC + logistic regression" in done.out
 
 
+def refused(done, *words):
+    assert done.status == 2, done.err
+    assert len(done.err.strip().splitlines()) == 1
+    for word in words:
+        assert word in done.err
+    assert not (done.folder / "checkpoints").exists()  # before training
+
+
+@pytest.mark.parametrize("word", ["job.patience=2", "schedule=plateau"])
+@pytest.mark.parametrize("how", ["data.valid=0", "trainer.limit_val_batches=0"])
+def test_waiting_for_a_validation_that_never_comes_is_refused(fit, word, how):
+    name = "trainer.limit_val_batches"
+    refused(fit(word, f"+{how}" if how.startswith(name) else how), word, "nothing validates")
+
+
+def test_mistakes_in_lists_are_told_before_training(fit, tmp_path, corpus):
+    (tmp_path / "queries.txt").write_text("no/such\n")
+    refused(fit(f"data.lists.queries={tmp_path / 'queries.txt'}", "job.test=false"), "names 'no/such'")
+    entry = f"+data.sets.more={{source: 'folder:{corpus}', lists: {{requests: x}}}}"
+    words = [
+        "data=synthetic_works",
+        "task=csi",
+        "data.corpus.works=6",
+        "data.corpus.versions=3",
+        "data.corpus.seconds=2",
+    ]
+    refused(fit(*words, f"data.root={tmp_path / 'works'}", "task.dim=null", entry, run="set"), "data.lists.requests")
+
+
 def test_a_named_run_resumes_where_it_stopped(fit):
     unbroken = fit("trainer.max_epochs=4", "task.dropout=0.3", run="unbroken")
     fit("trainer.max_epochs=2", "task.dropout=0.3", "schedule=constant", run="broken")

@@ -220,8 +220,8 @@ class GroupStream(Stream):
         self.items, self.each = items, batch_size // items
         if not self.members:
             raise UserError(
-                f"no training track has a {column} (task.plan.group); take data=folder_works, or a spreadsheet with "
-                "that column"
+                f"no training track names its {column} (task.plan.group); take data=folder_works, or a spreadsheet "
+                "with that column"
             )
         if len(self.members) < self.each:
             raise UserError(

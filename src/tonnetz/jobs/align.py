@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn import functional as F
 
-from tonnetz.alignment import align, check_method, compose, regular, same_work_pairs, write
+from tonnetz.alignment import align, check_method, compose, lay, places, regular, same_work_pairs, similarities, write
 from tonnetz.build import restore
 from tonnetz.device import choose_device
 from tonnetz.embedding import embed_tracks, model_fingerprint, plan_of, step_of
@@ -48,13 +48,14 @@ def run(cfg: DictConfig, run: Run) -> None:
     vectors = F.normalize(found["vectors"], dim=-1)
     first, count = extents(found["row"].numpy(), frame.height)
     pairs, vectors = chosen(frame, vectors, found["row"], first, count, job, getattr(task, "matching", None))
-    result = align(vectors, first, count, pairs, window, step, job.method, job.minimum, job.overlap, job.seed)
+    laid = lay(vectors, first, count, found["start"].numpy(), step)
+    result = align(*laid, pairs, window, step, job.method, job.minimum, job.overlap, job.seed)
     if len(pairs):
-        draw(vectors, first, count, pairs, result, window, step, frame["id"].to_list(), run)
+        draw(*laid, pairs, result, window, step, frame["id"].to_list(), run)
     if job.pairs == "medoid":
         pairs, result = compose(pairs, result)
     file = run.folder / "alignment.jsonl"
-    facts = {"window": window, "hop": step, "model": model_fingerprint(task)}
+    facts = {"window": window, "hop": round(step, 6), "model": model_fingerprint(task)}
     write(file, frame["id"].to_list(), pairs, result, facts)
     sure = result["confidence"] >= job.floor
     print(f"{len(pairs)} pairs of {frame['work'].n_unique()} works, {sure.mean():.0%} with confidence >= {job.floor}")
@@ -67,7 +68,7 @@ def thin(found: dict[str, Tensor], step: float, hop: float) -> tuple[dict[str, T
     """The vectors on a grid of about `hop` seconds, from vectors `step` seconds apart, and the grid's step."""
     times = max(1, round(hop / step))
     start = found["start"].numpy()
-    keep = regular(found["row"].numpy(), start, step) & (np.round(start / step) % times == 0)
+    keep = regular(start, step) & (places(start, step) % times == 0)
     return {name: value[torch.from_numpy(keep)] for name, value in found.items()}, step * times
 
 
@@ -109,8 +110,7 @@ def draw(
 ) -> None:
     """A picture of the pair with the median confidence."""
     middle = np.argsort(result["confidence"])[len(pairs) // 2]
-    a, b = pairs[middle]
-    sides = [vectors[first[r] : first[r] + count[r]] for r in (a, b)]
+    cells = similarities(vectors, first, count, pairs[[middle]])[0].numpy()
     line = result["ratio"][middle], result["shift"][middle]
-    picture = similarity_figure((sides[0] @ sides[1].T).numpy(), step, window, *line, [ids[a], ids[b]])
+    picture = similarity_figure(cells, step, window, *line, [ids[r] for r in pairs[middle]])
     save(picture, run.folder / "figures" / "alignment.png")

@@ -10,14 +10,14 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from tonnetz.alignment import align, check_method, regular
+from tonnetz.alignment import align, check_method, lay, similarities
 from tonnetz.build import Experiment, restore
 from tonnetz.device import choose_device
 from tonnetz.embedding import embed_files, step_of
 from tonnetz.errors import UserError
 from tonnetz.figures import Figure, save
 from tonnetz.index import Index
-from tonnetz.jobs.index import check, facts_of, plan_for
+from tonnetz.jobs.index import UNCALIBRATED, check, facts_of, plan_for
 from tonnetz.manifest import Run, write_json
 from tonnetz.quiet import quiet
 from tonnetz.windows import extents, gather
@@ -40,6 +40,8 @@ def run(cfg: DictConfig, run: Run) -> None:
     result, picture = compare(experiment, index, cfg)
     if scale is not None and not cfg.job.reduction:
         known = scale.calibration(result["windows"][0])
+        if known is None:
+            print(UNCALIBRATED.format(index=scale.folder))
         result |= {name: getattr(known, name)(result["distance"]).item() for name in ("z", "p") if known}
     write_json(run.folder / "compare.json", result)
     save(picture, run.folder / "figures" / "similarity.png")
@@ -62,27 +64,14 @@ def compare(experiment: Experiment, index: Index, cfg: DictConfig) -> tuple[dict
     turned = index.turned(a[0])  # (turns, S, D)
     unit = [vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-8) for vectors in (turned, b[0])]
     key = int((unit[0] @ unit[1].mT).amax(-1).sum(-1).argmax())
-    sides = [unit[0][key], unit[1]]
-    step = step_of(row, start)
-    keep = [regular(row[row == i], start[row == i], step) for i in (0, 1)]
-    grid = [side[torch.from_numpy(mask)] for side, mask in zip(sides, keep, strict=True)]
-    sizes = np.array([len(side) for side in grid])
-    length = float(found["length"][0])
-    aligned = align(
-        torch.cat(grid),
-        np.array([0, sizes[0]]),
-        sizes,
-        np.array([[0, 1]]),
-        length,
-        step,
-        cfg.job.method,
-        cfg.job.minimum,
-        cfg.job.overlap,
-    )
+    step, length = step_of(row, start), float(found["length"][0])
+    laid = lay(torch.cat([unit[0][key], unit[1]]), first, count, start, step)
+    pair = np.array([[0, 1]])
+    aligned = align(*laid, pair, length, step, cfg.job.method, cfg.job.minimum, cfg.job.overlap)
     result = {"a": paths[0], "b": paths[1], "windows": count.tolist(), "distance": distance}
     result |= {"semitones": key - 12 if key > 6 else key, **{name: float(value[0]) for name, value in aligned.items()}}
-    picture = similarity_figure((grid[0] @ grid[1].mT).numpy(), step, length, result["ratio"], result["shift"], paths)
-    return result, picture
+    cells = similarities(*laid, pair)[0].numpy()
+    return result, similarity_figure(cells, step, length, result["ratio"], result["shift"], paths)
 
 
 def similarity_figure(

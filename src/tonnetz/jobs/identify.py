@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from tonnetz.alignment import lag, regular
+from tonnetz.alignment import lag, places, regular
 from tonnetz.atomic import replacing
 from tonnetz.build import restore
 from tonnetz.calibration import Calibration, equal_error
@@ -22,7 +22,7 @@ from tonnetz.device import choose_device
 from tonnetz.embedding import embed_files, step_of
 from tonnetz.errors import UserError
 from tonnetz.index import Index
-from tonnetz.jobs.index import as_list, check, index_folder, plan_for
+from tonnetz.jobs.index import UNCALIBRATED, as_list, check, index_folder, misled, plan_for
 from tonnetz.jobs.predict import report_bad
 from tonnetz.manifest import Run, write_json
 from tonnetz.quiet import quiet
@@ -37,6 +37,8 @@ def run(cfg: DictConfig, run: Run) -> None:
     quiet()
     check_keys(cfg)
     index = Index.open(index_folder(cfg))
+    if cfg.job.mode == "centroids" and (reason := misled(index, cfg.job.reduction)):
+        raise UserError(f"job.mode=centroids: {reason}; take job.mode=works")
     paths, errors = usable(as_list(cfg.job.inputs))
     experiment, _ = restore(cfg, list(HydraConfig.get().overrides.task))
     check(index, experiment)
@@ -46,6 +48,8 @@ def run(cfg: DictConfig, run: Run) -> None:
     write_json(run.folder / "matches.json", results)
     write_matches(run.folder / "matches.csv", results)
     show(results, cfg.job.show)
+    if len(index.works) < 2 and any(item["match"] is None for item in results):
+        print(UNCALIBRATED.format(index=index.folder))
     matched = sum(item["match"] is True for item in results)
     print(f"{matched} of {len(results)} recordings have a match: {run.folder / 'matches.json'}")
     run.facts["queries"] = {"looked up": len(results), "matched": matched, "bad": len(errors)}
@@ -59,6 +63,9 @@ def check_keys(cfg: DictConfig) -> None:
         raise UserError("job.inputs is missing: give files, folders or CSV files, job.inputs=[FILE,FOLDER]")
     if job.top < 1:
         raise UserError(f"job.top={job.top}: must be at least 1")
+    for key in ("places", "show"):
+        if not isinstance(job[key], int) or job[key] < 0:
+            raise UserError(f"job.{key}={job[key]}: must be a number, 0 or more")
     if not 0 < job.p <= 1:
         raise UserError(f"job.p={job.p}: must be more than 0 and at most 1")
     if not isinstance(job.threshold, int | float | None) and job.threshold != "equal":
@@ -148,7 +155,9 @@ def offsets(
     """
     query, column = np.nonzero(place >= 0)
     row = place[query, column]
-    step = step_of(index.row, index.start.numpy())
+    owner, window = np.nonzero(valid.numpy())
+    rows, starts = np.r_[index.row, len(index) + owner], np.r_[index.start.numpy(), start[owner, window]]
+    step = step_of(rows, starts)
     blocks = ((query[i : i + 64], row[i : i + 64]) for i in range(0, len(row), 64))
     parts = [_meet(index, queries, valid, start, *block, step) for block in blocks]
     columns = [np.concatenate(values) for values in zip(*parts, strict=True)] if parts else [np.zeros(0)] * len(PLACES)
@@ -160,15 +169,27 @@ def _meet(
     index: Index, queries: Tensor, valid: Tensor, start: np.ndarray, query: np.ndarray, row: np.ndarray, step: float
 ) -> tuple[np.ndarray, ...]:
     cells, key = index.similarities(queries, valid, query, row)  # (P, S, s)
-    best = best_run(cells).numpy()
-    i, j = best // cells.shape[2], best % cells.shape[2]
-    begin = start[query]  # (P, S)
-    end = index.start.numpy()[np.minimum(index.first[row][:, None] + np.arange(cells.shape[2]), len(index.start) - 1)]
-    off = ~(torch.from_numpy(_grid(begin, step))[:, :, None] & torch.from_numpy(_grid(end, step))[:, None])
-    place, sure = lag(cells.masked_fill(off, torch.nan))
+    begin, mine = start[query], valid.numpy()[query]  # (P, S) each
+    place = np.arange(cells.shape[2])
+    other = place < index.count[row][:, None]  # (P, s)
+    end = index.start.numpy()[np.where(other, index.first[row][:, None] + place, 0)]
+    i, j = spots(begin, mine, step), spots(end, other, step)
+    pairs = np.arange(len(row))[:, None]
+    grid = torch.full((len(row), int(i.max()) + 2, int(j.max()) + 2), torch.nan)
+    grid[pairs[..., None], i[:, :, None], j[:, None]] = cells
+    off = np.ones(grid.shape[:2], bool), np.ones((len(row), grid.shape[2]), bool)
+    off[0][pairs, i], off[1][pairs, j] = ~regular(begin, step), ~regular(end, step)
+    shift, sure = lag(grid.masked_fill(torch.from_numpy(off[0][:, :, None] | off[1][:, None]), torch.nan)[:, :-1, :-1])
+    best = best_run(grid[:, :-1, :-1]).numpy()[:, None]  # the last places took the windows that have none
+    here, there = (i == best // (grid.shape[2] - 1)).argmax(1), (j == best % (grid.shape[2] - 1)).argmax(1)
     semitones = np.where(key.numpy() > 6, key.numpy() - 12, key.numpy())
-    pairs = np.arange(len(row))
-    return begin[pairs, i], end[pairs, j], step * place.numpy(), sure.numpy(), semitones
+    return begin[pairs[:, 0], here], end[pairs[:, 0], there], step * shift.numpy(), sure.numpy(), semitones
+
+
+def spots(start: np.ndarray, real: np.ndarray, step: float) -> np.ndarray:
+    """Places (P, S) of windows on the grid of the step, -1 where there is no window or its place is taken."""
+    place = np.where(real, places(start, step), -1)
+    return np.where(np.diff(place, axis=1, prepend=-2) == 0, -1, place)
 
 
 def best_run(cells: Tensor, length: int = 8) -> Tensor:

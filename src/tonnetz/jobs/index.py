@@ -31,6 +31,8 @@ from tonnetz.shortlist import Shortlist
 from tonnetz.tracks import SPLITS
 
 ACTIONS = ("build", "add", "remove", "centroids")
+LEVELS = (None, "work")
+UNCALIBRATED = "{index}: fewer than two works are known; nothing says what a distance means, so nothing is judged"
 
 
 def run(cfg: DictConfig, run: Run) -> None:
@@ -39,6 +41,8 @@ def run(cfg: DictConfig, run: Run) -> None:
     action, folder = cfg.job.action, index_folder(cfg)
     if action not in ACTIONS:
         raise UserError(f"job.action={action}{suggest(action, ACTIONS)}")
+    if cfg.job.level not in LEVELS:
+        raise UserError(f"job.level={cfg.job.level}: must be work or null")
     if action in ("build", "add"):
         grow(cfg, run, folder)
     elif action == "remove":
@@ -48,7 +52,10 @@ def run(cfg: DictConfig, run: Run) -> None:
         index = Index.open(folder)
         print(f"{index.remove(names)} recordings taken out, {len(index)} left: {folder}")
     else:
-        write_centroids(Index.open(folder), run.folder)
+        index = Index.open(folder)
+        write_centroids(index, run.folder)
+        if reason := misled(index):
+            print(f"note: {reason}; job=identify job.mode=centroids refuses them")
     run.facts["index"] = {"folder": str(folder), "action": action}
 
 
@@ -116,6 +123,19 @@ def check(index: Index, experiment: Experiment) -> None:
     for key in ("segment", "segment_hop"):
         if index.facts[key] != getattr(experiment.task, key, None):
             raise UserError(f"{index.folder}: was made with task.{key}={index.facts[key]}; leave task.{key} as it was")
+    if index.facts["normalize"] != bool(experiment.data.normalize):
+        was = str(index.facts["normalize"]).lower()
+        raise UserError(f"{index.folder}: was made with data.normalize={was}; take data.normalize={was}")
+
+
+def misled(index: Index, reduction: str | None = None) -> str | None:
+    """Why mean vectors do not stand for the recordings of the index; None when they do."""
+    turns, reduction = index.facts.get("transpositions", 1), reduction or index.facts["reduction"]
+    if turns > 1:
+        return f"the vectors turn with the key (task.transpositions={turns}), their means lose it"
+    if "qmax" in reduction:
+        return f"the reduction {reduction} follows the order of the windows, means have none"
+    return None
 
 
 def plan_for(index: Index, experiment: Experiment, pad: str | None = None) -> Any:
@@ -133,8 +153,10 @@ def source(
     plan = plan_for(index, experiment)
     inputs = as_list(cfg.job.inputs)
     if inputs or cfg.job.works:
-        table = file_table(find_recordings(inputs or [cfg.job.works]), cfg.job.works, inputs)
+        table = file_table(find_recordings(inputs or [cfg.job.works]), cfg.job.works, inputs, cfg.job.level)
         return table, lambda rows: embed_files(experiment, rows["path"].to_list(), plan, device, errors)
+    if cfg.job.level:
+        raise UserError(f"job.level={cfg.job.level}: needs a folder in job.inputs; a corpus knows its works")
     chosen = as_list(cfg.job.splits)
     frame = experiment.data.table.filter(pl.col("split").is_in(chosen))
     if not frame.height:
@@ -148,12 +170,16 @@ def source(
     return table, embed
 
 
-def file_table(paths: list[str], works: str | None, inputs: list[str]) -> pl.DataFrame:
-    """Audio files with their works: of the spreadsheet `works`, or of the CSV files among the inputs."""
+def file_table(paths: list[str], works: str | None, inputs: list[str], level: str | None = None) -> pl.DataFrame:
+    """Audio files with their works: of the spreadsheet `works`, or of the CSV files among the inputs.
+
+    With `level` work, the sub-folders of the inputs name the works of the files that no spreadsheet names.
+    """
     sheets = [works] if works else [item for item in inputs if item.lower().endswith(".csv")]
     known: dict[str, str] = {}
     for sheet in sheets:
         known |= read_works(Path(sheet), required=bool(works))
+    folders = folder_works(paths, inputs) if level else {}
     full = [str(Path(path).absolute()) for path in paths]
     names = [Path(path).name for path in paths]
     if works and known and not (known.keys() & {*full, *names}):
@@ -163,11 +189,28 @@ def file_table(paths: list[str], works: str | None, inputs: list[str]) -> pl.Dat
         {
             "id": full,
             "path": full,
-            "work": [known.get(path, known.get(name)) for path, name in zip(full, names, strict=True)],
+            "work": [
+                known.get(path, known.get(name, folders.get(given)))
+                for path, name, given in zip(full, names, paths, strict=True)
+            ],
             "mark": [f"{stat.st_size}-{stat.st_mtime_ns}" if stat else "" for stat in stats],
         },
         schema_overrides={"work": pl.String},
     ).with_columns(duration=pl.lit(None, pl.Float64))
+
+
+def folder_works(paths: list[str], inputs: list[str]) -> dict[str, str]:
+    """Works by path: the name of the sub-folder of an input, as in FOLDER/WORK/**/FILE. Files beside them have none.
+
+    Raises UserError when no input has such a sub-folder.
+    """
+    found: dict[str, str] = {}
+    for root in (Path(item) for item in inputs if Path(item).is_dir()):
+        inside = [Path(path).relative_to(root).parts for path in paths if Path(path).is_relative_to(root)]
+        found |= {str(root.joinpath(*parts)): parts[0].strip() for parts in inside if len(parts) > 1}
+    if not found:
+        raise UserError("job.level=work: job.inputs has no folder with sub-folders; give FOLDER of FOLDER/WORK/FILE")
+    return found
 
 
 def read_works(path: Path, required: bool) -> dict[str, str]:

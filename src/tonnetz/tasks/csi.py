@@ -31,8 +31,8 @@ class CSI(Task):
         cut: where segments are cut, in the ``frames`` that the backbone returns or in its ``input``.
         distance: of two vectors: cosine | euclidean | squared.
         reduction: the distances between all segments of two tracks to one, see `tonnetz.reductions`.
-        transpositions: try the vectors of a query in so many keys, the likeliest ones; 12 tries all, 1 none. Null takes
-            3 where the vectors turn with the key (a backbone with `pitches`, no projection), else 1.
+        transpositions: try the vectors of a query in so many keys, the likeliest ones; 12 tries all, 1 none. Null
+            takes 12 where the vectors turn with the key (a backbone with `pitches`, no projection), else 1.
         query_seconds, reference_seconds: evaluate with so much from the middle of each query, each reference; null
             takes all.
         rounds: bootstrap rounds over works for the 95 % intervals of a test.
@@ -94,7 +94,7 @@ class CSI(Task):
     def _turns(self, transpositions: int | None, projected: bool) -> int:
         turning = bool(getattr(self.encoder.backbone, "pitches", 0)) and not projected
         if transpositions is None:
-            return 3 if turning else 1
+            return 12 if turning else 1
         if not 1 <= transpositions <= 12:
             raise UserError(f"task.transpositions={transpositions}: need 1 to 12, or null")
         if transpositions > 1 and not turning:
