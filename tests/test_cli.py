@@ -34,7 +34,6 @@ def one_line(result, *words):
         (["seed=-1"], ["seed=-1"]),
         (["data.workers=-1"], ["data.workers=-1"]),
         (["optimizer.lr=-1"], ["optimizer", "learning rate"]),
-        (["trainer.max_epochs=0", "model=tiny", "data.workers=0"], ["max_epochs=0"]),
         (
             ["task.plan.source=features", "augment=mixup", "model=tiny"],
             ["mixup", "augment=specaugment", "task.plan.source=audio task.plan.stretch=null"],
@@ -46,7 +45,7 @@ def one_line(result, *words):
         (["warm=some", "init=a.ckpt"], ["warm=some", "weights, all"]),
         (["experiment=csi_fine"], ["init is missing", "init=outputs/RUN"]),
         (["experiment=csi_fine", "init=a.ckpt"], ["task.plan.alignment is missing", "job=align"]),
-        (["optimizer.lr=???", "model=tiny", "data.workers=0"], ["optimizer.lr is missing"]),
+        (["seed=???"], ["seed is missing", "seed=VALUE"]),
         (["experiment=none_such"], ["experiment=none_such", "philharmonia"]),
         (["optimizer.lr=high"], ["optimizer.lr=high", "a number"]),
         (["data.normalize=3"], ["data.normalize=3", "true or false"]),

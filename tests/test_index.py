@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -10,6 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from tonnetz import index as module
+from tonnetz.data.plan import Plan
+from tonnetz.embedding import embed_batches, step_of
 from tonnetz.errors import UserError
 from tonnetz.index import Index, weights_fingerprint
 from tonnetz.reductions import distances, reduce
@@ -482,3 +485,30 @@ def test_fingerprint_of_weights():
     assert weights_fingerprint({**dict(reversed(weights.items())), "n.num_batches_tracked": torch.tensor(4)}) == mark
     assert weights_fingerprint({**weights, "a": torch.ones(4)}) != mark
     assert weights_fingerprint({**weights, "b": weights["b"] + 1e-6}) != mark
+
+
+def test_the_step_is_exact_for_an_hour():
+    step = 12 * 640 / 14400
+    start = np.arange(6000) * step
+    holes = np.delete(start, np.arange(100, 6000, 60))
+    row = np.repeat([0, 1, 2], [len(start), len(holes), 1])
+    given = np.concatenate([start, np.append(holes[:-1], holes[-2] + 0.2), [0]]).astype(np.float32)
+    assert step_of(row, given) == pytest.approx(step, abs=1e-7)
+    assert step_of(np.array([0, 1]), np.zeros(2)) == 1
+
+
+def test_a_segment_of_two_windows_counts_once():
+    """Starts of one segment that two windows tell may differ by a sample."""
+
+    class Task(torch.nn.Module):
+        def segments(self, batch):
+            z = batch["z"]
+            start = batch["start"][:, None] + torch.arange(3) * 0.5
+            return z, torch.ones(start.shape, dtype=torch.bool), start
+
+    start = torch.tensor([1.0005 - 1e-6, 0.0, 0.0, 1.0])
+    batch = {"z": torch.arange(12.0).view(4, 3, 1), "row": torch.tensor([1, 1, 0, 0]), "start": start}
+    found = embed_batches(SimpleNamespace(task=Task()), iter([batch]), Plan(3.0), torch.device("cpu"))
+    assert found["row"].tolist() == [0] * 5 + [1] * 5
+    np.testing.assert_allclose(found["start"], [0, 0.5, 1, 1.5, 2] * 2, atol=1e-3)
+    assert found["vectors"].shape == (10, 1)

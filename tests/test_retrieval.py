@@ -113,3 +113,33 @@ def test_mistakes():
     lonely.group = lonely.row
     with pytest.raises(UserError, match="nothing to find"):
         evaluate(lonely, Matching())
+
+
+def test_compat_drops_what_rounding_puts_below_zero():
+    """An exact copy of another work has a distance of about -1e-8: CoverHunter took it for an excluded one."""
+    z = torch.nn.functional.normalize(torch.randn(4, 64, generator=torch.Generator().manual_seed(0)), dim=1)
+    z[1] = z[0]  # a copy that belongs to another work
+    z[2] = z[0] + 0.05 * z[2]
+    row = torch.arange(4)
+    found = Segments(z * 1.0000001, row, torch.tensor([0, 1, 0, 1]), torch.zeros(4), torch.ones(4))
+    cells = Matching(clamp=False)(z[:, None], z[:, None])
+    standard, compat = evaluate(found, Matching()), evaluate(found, Matching(), compat=True)
+    first = standard.per_query["rank1"][standard.query == 0]
+    assert first == 2  # the copy stands before the version
+    expected = 1 if cells[0, 1] < 0 else 2
+    assert compat.per_query["rank1"][compat.query == 0] == expected
+
+
+def test_excerpts_of_queries():
+    """A query that holds its work in its middle alone is found when only its middle asks."""
+    random = torch.Generator().manual_seed(1)
+    z = torch.randn(4, 9, 32, generator=random)
+    z[1, 4] = z[0, 4]  # versions share their middle
+    z[3, 4] = z[2, 4]
+    row = torch.arange(4).repeat_interleave(9)
+    start = torch.arange(9.0).repeat(4)
+    found = Segments(z.flatten(0, 1), row, row // 2, start, torch.ones(36))
+    everything = evaluate(found, Matching("cosine", "mean"))
+    middle = evaluate(found, Matching("cosine", "mean"), seconds=(1.0, 1.0))
+    assert middle.values["map"] == 1.0
+    assert middle.distance[0, 1] < 1e-5 < everything.distance[0, 1]

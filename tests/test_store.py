@@ -62,9 +62,10 @@ def test_a_floor_fills_what_a_recording_lacks(tmp_path):
     out, lengths = store.read(np.array([0]), np.array([7]), 5)
     assert lengths.tolist() == [3]
     assert (out[0, ..., 3:] == -100).all()
-    again, lengths = store.read(np.array([0]), np.array([7]), 7, repeat=True)
-    np.testing.assert_array_equal(again[0], features(0)[..., [7, 8, 9, 7, 8, 9, 7]])
-    assert lengths.tolist() == [7]
+    again, lengths = store.read(np.array([0, 0]), np.array([0, 7]), 13, repeat=True)
+    np.testing.assert_array_equal(again[0], features(0)[..., [*range(10), 0, 1, 2]])
+    assert (again[1, ..., 3:] == -100).all()  # the end of a recording is not its start
+    assert lengths.tolist() == [13, 3]
 
 
 @pytest.mark.parametrize("tempo", [0.5, 0.8, 1.5])

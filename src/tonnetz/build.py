@@ -175,6 +175,8 @@ def build_task(cfg: DictConfig, frontend: Any, spec: DataSpec) -> Task:
     multilabel = spec.multilabel
     pooling = connect(cfg.pooling, dim=backbone.dim)
     size = OmegaConf.select(cfg, "task.dim") or pooling.out_dim
+    if size < 1:
+        raise UserError(f"task.dim={size}: must be above 0, or null")
     pitches = getattr(backbone, "pitches", 0)
     facts = {"multilabel": multilabel, "classes": len(spec.groups or spec.classes), "dim": size, "pitches": pitches}
     loss = _loss(cfg.loss, facts)

@@ -42,7 +42,8 @@ def app(cfg: DictConfig) -> float | None:
             check_sweep(cfg, HydraConfig.get().overrides.task)
         with record(cfg, folder) as run:
             return get_method(cfg.job._target_)(cfg, run)
-    except Exception as error:
+    except Exception as raised:
+        error = _missing(raised) if isinstance(raised, MissingMandatoryValue) else raised
         if not isinstance(error, UserError):
             if not swept:
                 raise
@@ -87,7 +88,7 @@ def main() -> None:
     except ConfigCompositionException as error:
         _exit(_explain(error))
     except MissingMandatoryValue as error:
-        _exit(f"{error.full_key} is missing: say {error.full_key}=VALUE")
+        _exit(str(_missing(error)))
     except (HydraException, OmegaConfBaseException) as error:
         _exit(one_line(error))
     except KeyboardInterrupt:
@@ -100,6 +101,10 @@ def main() -> None:
 def _exit(message: str) -> None:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+def _missing(error: MissingMandatoryValue) -> UserError:
+    return UserError(f"{error.full_key} is missing: say {error.full_key}=VALUE")
 
 
 def one_line(error: BaseException) -> str:

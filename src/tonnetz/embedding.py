@@ -136,7 +136,7 @@ def _features(experiment: Experiment, path: str, plan: Plan) -> dict[str, Tensor
     inside = place < lengths[:, None]
     index = first[:, None] + torch.where(inside, place, place % lengths[:, None])  # (n, count)
     features = whole[..., index].permute(2, 0, 1, 3)  # (n, C, F, count)
-    if plan.pad == "repeat":
+    if plan.pad == "repeat" and (plan.grid is None or len(signal) < window):  # no segments of repeated ends
         lengths = torch.full_like(lengths, count)
     else:
         low = features.amin((1, 2, 3), keepdim=True) if frontend.floor is None else torch.tensor(frontend.floor)

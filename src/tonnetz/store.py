@@ -82,8 +82,8 @@ class FeatureStore:
         """Return crops (B, C, F, count) float32 and their valid frames (B,), from frame `first` (B,) on.
 
         With `tempi` (B,) a crop is made of tempo x count frames, brought to `count` by linear interpolation. What a
-        recording lacks at its end is filled with the front-end's floor (or the crop's own minimum), or with the crop
-        again (`repeat`).
+        recording lacks at its end is filled with the front-end's floor (or the crop's own minimum); a crop from the
+        start of a recording that is too short, with itself again (`repeat`).
         """
         tempi = np.ones(len(rows)) if tempi is None else tempi
         wide = np.maximum(1, np.round(count * tempi).astype(np.int64))  # (B,) frames to read
@@ -95,12 +95,12 @@ class FeatureStore:
             crop = self._map(row // SHARD)[begin : begin + size]
             out[i, :length] = crop if size == length else interpolate(crop, length)
             if length < count:
-                if repeat:
+                if repeat and start == 0:
                     out[i] = out[i, np.arange(count) % length]
                 else:
                     out[i, length:] = out[i, :length].min() if self.floor is None else self.floor
         if repeat:
-            lengths = np.full_like(lengths, count)
+            lengths = np.where(first == 0, count, lengths)
         shape = (len(rows), count, self.channels, self.bins)
         return np.ascontiguousarray(out.reshape(shape).transpose(0, 2, 3, 1)), lengths  # (B, C, F, T)
 

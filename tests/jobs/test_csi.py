@@ -189,3 +189,36 @@ def test_two_processes_score_as_one(csi, tmp_path):
     assert two.returncode == 0, two.stderr
     found = json.loads((tmp_path / "outputs/two/metrics.json").read_text())["test"]
     assert found == pytest.approx(done.json("metrics.json")["test"], abs=1e-5)
+
+
+def test_a_network_is_tested_as_it_is(csi):
+    """trainer.max_epochs=0, and networks without parameters, write a checkpoint without training."""
+    done = csi(*SMALL, "trainer.max_epochs=0", "model.residual=0", run="raw")
+    assert done.status == 0, done.err
+    assert "nothing is trained" in done.out
+    assert 0 < done.json("metrics.json")["test"]["map"] <= 1
+    words = ["model=ftm2d", "pooling=mean", "task.segment=null", "task.reduction=min", "trainer.max_epochs=1"]
+    fixed = csi("task=csi", "trainer=cpu", *words, run="fixed")
+    assert fixed.status == 0, fixed.err
+
+
+def test_distances_are_written(csi, cli):
+    done = csi(*SMALL, "trainer.max_epochs=0", run="raw")
+    ckpt = done.folder / "checkpoints" / "best.ckpt"
+    tested = cli("job=test", f"ckpt={ckpt}", "job.distances=true", run="tested")
+    assert tested.status == 0, tested.err
+    matrix = load_file(tested.folder / "distances.safetensors")["distances"]
+    with (tested.folder / "distances.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(matrix.shape)
+    assert {row["side"] for row in rows} == {"query", "reference"}
+    short = cli("job=test", "task=csi", f"ckpt={ckpt}", "task.query_seconds=4", run="short")
+    assert short.status == 0, short.err
+
+
+@pytest.mark.parametrize("words", ["task.segment=0", "task.dim=-1", "task.query_seconds=-1", "task.rounds=-1"])
+def test_bad_numbers_are_one_line(csi, words):
+    done = csi(*SMALL, words)
+    assert done.status == 2
+    assert words.split("=")[0].split(".")[1] in done.err
+    assert "Traceback" not in done.err

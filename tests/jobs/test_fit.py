@@ -2,11 +2,18 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
+import soundfile
 import torch
 
+from tests.conftest import RATE, tone
 from tonnetz.checkpoint import load_checkpoint
+from tonnetz.data import Plan
+from tonnetz.errors import UserError
+from tonnetz.jobs.fit import _check_classes
+from tonnetz.tracks import DataSpec
 
 
 def history(folder, column):
@@ -57,22 +64,29 @@ def refused(done, *words):
 @pytest.mark.parametrize("word", ["job.patience=2", "schedule=plateau"])
 @pytest.mark.parametrize("how", ["data.valid=0", "trainer.limit_val_batches=0"])
 def test_waiting_for_a_validation_that_never_comes_is_refused(fit, word, how):
-    name = "trainer.limit_val_batches"
-    refused(fit(word, f"+{how}" if how.startswith(name) else how), word, "nothing validates")
+    refused(fit(word, how), word, "nothing validates")
 
 
-def test_mistakes_in_lists_are_told_before_training(fit, tmp_path, corpus):
+def test_a_run_of_other_works_is_not_gone_on_with(tmp_path):
+    def experiment(*works):
+        spec = DataSpec(classes=("a", "b"), groups=works)
+        return SimpleNamespace(task=SimpleNamespace(spec=spec), data=SimpleNamespace(plan=Plan(group="work")))
+
+    last = tmp_path / "named/checkpoints/last.ckpt"
+    last.parent.mkdir(parents=True)
+    torch.save({"state_dict": {}, "tonnetz": {"spec": experiment("w1", "w2").task.spec.to_dict()}}, last)
+    _check_classes(experiment("w1", "w2"), last)
+    with pytest.raises(UserError, match=r"run=named: .* groups \(work\): 'w2' is not in the data; choose another run"):
+        _check_classes(experiment("w1", "w3"), last)
+
+
+def test_mistakes_in_lists_are_told_before_training(fit, tmp_path):
     (tmp_path / "queries.txt").write_text("no/such\n")
     refused(fit(f"data.lists.queries={tmp_path / 'queries.txt'}", "job.test=false"), "names 'no/such'")
-    entry = f"+data.sets.more={{source: 'folder:{corpus}', lists: {{requests: x}}}}"
-    words = [
-        "data=synthetic_works",
-        "task=csi",
-        "data.corpus.works=6",
-        "data.corpus.versions=3",
-        "data.corpus.seconds=2",
-    ]
-    refused(fit(*words, f"data.root={tmp_path / 'works'}", "task.dim=null", entry, run="set"), "data.lists.requests")
+    (tmp_path / "more/sine").mkdir(parents=True)
+    soundfile.write(tmp_path / "more/sine/a.wav", tone("sine", 999), RATE)
+    entry = f"+data.sets.more={{source: 'folder:{tmp_path / 'more'}', lists: {{requests: x}}}}"
+    refused(fit(entry, run="set"), "data.lists.requests")
 
 
 def test_a_named_run_resumes_where_it_stopped(fit):

@@ -15,8 +15,10 @@ from tests.conftest import RATE
 from tonnetz import cli as command
 from tonnetz import index as index_module
 from tonnetz.alignment import Alignment
+from tonnetz.data.recordings import find_recordings
 from tonnetz.index import Index
-from tonnetz.jobs.identify import best_run
+from tonnetz.jobs.identify import best_run, spots
+from tonnetz.jobs.index import file_table
 
 WORKS, VERSIONS = 10, 3
 
@@ -159,8 +161,18 @@ def test_recordings_centroids_and_any_number_of_matches(ask, queries):
     assert {match["work"] for match in matches[:3]} == {"work7"}
     assert done.json("matches.json")[0]["match"] is None  # nothing says what distances of another reduction mean
     centroids = ask("job=identify", one, "job.mode=centroids", run="centroids")
-    assert centroids.status == 0, centroids.err
-    assert len(centroids.json("matches.json")[0]["matches"]) == WORKS
+    assert centroids.status == 2
+    assert "job.mode=centroids: the vectors turn with the key" in centroids.err
+    assert "take job.mode=works" in centroids.err
+    assert centroids.err.count("\n") == 1
+    for key in ("places", "show"):
+        bad = ask("job=identify", one, f"job.{key}=-1", run="bad")
+        assert bad.status == 2
+        assert f"job.{key}=-1: must be a number, 0 or more" in bad.err
+    assert ask("job=identify", one, "job.places=0", "job.show=0", run="none").status == 0
+    other = ask("job=identify", one, "data.normalize=false", run="other")
+    assert other.status == 2
+    assert "was made with data.normalize=true" in other.err
     for top in (0, -1):
         assert f"job.top={top}: must be at least 1" in ask("job=identify", one, f"job.top={top}", run="top").err
     for word in ("job.p=0", "job.mode=nearest", "job.threshold=high"):
@@ -261,6 +273,7 @@ def test_index_mistakes(ask, index, tmp_path):
 def test_centroids_are_written(ask):
     done = ask("job=index", "job.action=centroids")
     assert done.status == 0, done.err
+    assert "note: the vectors turn with the key" in done.out
     table = pl.read_csv(done.folder / "works.csv")
     assert table["recordings"].to_list() == [VERSIONS] * WORKS
     assert table["coherence"].min() > 0.5
@@ -357,6 +370,101 @@ def test_align(ask, place):
     assert len((medoid.folder / "alignment.jsonl").read_text().splitlines()) == WORKS * 3
     for word in ("job.method=dtw", "job.pairs=none", "job.hop=0", "job.split=all"):
         assert ask(*words, word, run="bad").status == 2
+
+
+def test_folders_are_works_and_centroids_of_steady_vectors_are_searched(cli, fit, corpus, tmp_path):
+    ckpt = f"ckpt={fit().folder / 'checkpoints' / 'best.ckpt'}"
+    index = f"job.index={tmp_path / 'sounds'}"
+    plain = cli("job=index", ckpt, index, f"job.inputs=[{corpus}]", run="plain")
+    assert plain.status == 0, plain.err
+    assert Index.open(tmp_path / "sounds").works == []
+    one = f"job.inputs={corpus / 'sine' / '4.wav'}"
+    lost = cli("job=identify", ckpt, index, one, run="lost")
+    assert lost.status == 0, lost.err
+    (found,) = lost.json("matches.json")
+    assert found["match"] is None
+    assert found["matches"][0]["p"] is None
+    assert "fewer than two works are known" in lost.out
+    assert "4.wav: not judged" in lost.out
+    pair = [f"job.a={corpus / 'sine' / '4.wav'}", f"job.b={corpus / 'sine' / '3.wav'}"]
+    compared = cli("job=compare", ckpt, index, *pair, run="compared")
+    assert compared.status == 0, compared.err
+    assert "fewer than two works are known" in compared.out
+    assert "p" not in compared.json("compare.json")
+    words = ["job=index", "job.action=add", ckpt, index, f"job.inputs=[{corpus}]"]
+    named = cli(*words, "job.level=work", run="named")
+    assert named.status == 0, named.err
+    made = Index.open(tmp_path / "sounds")
+    assert made.works == ["buzz", "noise", "sine"]
+    assert (made.table["work"] == made.table["path"].str.split("/").list.get(-2)).all()
+    centroids = cli("job=identify", ckpt, index, one, "job.mode=centroids", run="centroids")
+    assert centroids.status == 0, centroids.err
+    assert len(centroids.json("matches.json")[0]["matches"]) == 3
+    reduced = cli("job=identify", ckpt, index, one, "job.mode=centroids", "job.reduction=qmax-3", run="reduced")
+    assert reduced.status == 2
+    assert "the reduction qmax-3 follows the order" in reduced.err
+    assert "note:" not in cli("job=index", "job.action=centroids", ckpt, index, run="means").out
+    for inputs, level, message in (
+        (corpus / "sine", "work", "no folder with sub-folders"),
+        (corpus, "artist", "job.level=artist: must be work or null"),
+    ):
+        bad = cli(*words[:-1], f"job.inputs=[{inputs}]", f"job.level={level}", run="bad")
+        assert bad.status == 2
+        assert message in bad.err
+
+
+def test_a_spreadsheet_knows_better_than_the_folder(tmp_path):
+    for name in ("a/1.wav", "a/deep/2.wav", "b/3.wav", "4.wav"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    (tmp_path / "w.csv").write_text("file,work\nin/b/3.wav,Other\n")
+    paths = find_recordings([tmp_path / "in"])
+    table = file_table(paths, str(tmp_path / "w.csv"), [str(tmp_path / "in")], "work")
+    names = {path.rsplit("/", 1)[1]: work for path, work in table.select("path", "work").rows()}
+    assert names == {"1.wav": "a", "2.wav": "a", "3.wav": "Other", "4.wav": None}
+
+
+@pytest.mark.parametrize("seconds", [100, 250, 300])
+def test_recordings_longer_than_a_window(ask, index, tmp_path, seconds):
+    """Windows of 30 s: what b has 23 s later is found 23 s later, however many windows there are."""
+    a = np.concatenate([tune(200 + i, seconds=25) for i in range(seconds // 25)])
+    b = np.concatenate([tune(300, seconds=23), a[: -10 * RATE]])
+    for name, sound in (("a", a), ("b", b)):
+        soundfile.write(tmp_path / f"{name}.wav", sound, RATE)
+    done = ask("job=compare", f"job.a={tmp_path / 'a.wav'}", f"job.b={tmp_path / 'b.wav'}")
+    assert done.status == 0, done.err
+    assert done.json("compare.json")["shift"] == pytest.approx(23, abs=0.5)
+    added = ask("job=index", "job.action=add", f"job.inputs=[{tmp_path / 'b.wav'}]", run="add")
+    assert added.status == 0, added.err
+    made = Index.open(index)
+    start = made.start.numpy()[made.row == len(made) - 1]
+    steps = np.diff(start)
+    np.testing.assert_allclose(steps, np.median(steps), atol=1e-3)
+    assert start[0] == 0
+    assert abs(len(b) / RATE - start[-1] - made.facts["segment"]) < steps[0] + 0.1  # to the end, and no further
+    words = ["job=identify", f"job.inputs=[{tmp_path / 'a.wav'}]", "job.pad=repeat"]  # a long one needs none
+    one = ask(*words, run="one").json("matches.json")[0]["matches"][0]
+    assert one["recording"].endswith("b.wav")
+    assert one["shift"] == pytest.approx(23, abs=0.5)
+    assert one["match_start"] - one["query_start"] == pytest.approx(23, abs=0.5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_windows_meet_by_their_starts(seed):
+    """With holes, an end-aligned window and padding: places by the definition, one window at a time."""
+    random = np.random.default_rng(seed)
+    start = np.sort(random.integers(0, 20, (3, 6)), 1) * 5.0
+    start[0, 5] = start[0, 4] + 7
+    real = np.arange(6) < np.array([6, 4, 5])[:, None]
+    expected = np.full((3, 6), -1)
+    for p in range(3):
+        taken = set()
+        for k in range(6):
+            place = round(start[p, k] / 5)
+            if real[p, k] and place not in taken:
+                expected[p, k] = place
+                taken.add(place)
+    np.testing.assert_array_equal(spots(start, real, 5.0), expected)
 
 
 def test_any_task_that_embeds_can_be_indexed(cli, fit, corpus, tmp_path):

@@ -2,7 +2,7 @@
 
 import torch
 
-from tonnetz.metrics.vectors import Vectors
+from tonnetz.metrics.vectors import Segments, Vectors
 
 
 def test_segments_are_distinct_and_sorted():
@@ -43,3 +43,13 @@ def test_vectors_are_kept_without_gradient_in_single_precision():
     metric.update(z, torch.tensor([3]), torch.tensor([1]), torch.tensor([0.5], dtype=torch.float64), torch.ones(1))
     found = metric.compute()
     assert (found.z.dtype, found.z.requires_grad, found.row.dtype) == (torch.float32, False, torch.int64)
+
+
+def test_the_middle_of_every_track():
+    """So many seconds around the middle of each track; of a short one at least the nearest segment."""
+    row = torch.tensor([0] * 11 + [1] * 2)
+    start = torch.cat([torch.arange(11.0), torch.tensor([0.0, 7.0])])
+    found = Segments(torch.randn(13, 4), row, row, start, torch.ones(13)).middle(4.0, 2)
+    assert found.start[found.row == 0].tolist() == [3, 4, 5, 6, 7]
+    assert found.start[found.row == 1].tolist() == [0, 7]  # both as near
+    assert len(found.z) == len(found)

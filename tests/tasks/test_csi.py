@@ -39,7 +39,7 @@ def test_cut_against_a_loop(segment, hop, frames):
     x = torch.randn(3, frames, 2, 4)
     parts, valid, seconds = cut(x, torch.tensor(lengths), rate, segment, hop)
     size, step = max(1, round(segment * rate)), max(1, round((hop or segment) * rate))
-    assert seconds == step / rate
+    torch.testing.assert_close(seconds, (torch.arange(parts.shape[1]) * step / rate).expand(3, -1))
     starts = range(0, max(frames - size, 0) + 1, step)
     assert parts.shape == (3, len(starts), size, 2, 4)
     for b in range(3):
@@ -61,8 +61,13 @@ def test_a_segment_holds_its_seconds(model, where):
         h, _ = made.encoder.encode(items["features"], items["lengths"])
         for b, length in enumerate(items["lengths"].tolist()):
             have = -(-length // 4) if where == "frames" else length
-            assert valid[b].tolist() == [s == 0 or s * step + size <= have for s in range(z.shape[1])]
-            for s in valid[b].nonzero()[:, 0].tolist():
+            steps = 1 + (h.shape[1] - size if where == "frames" else 150 - size) // step
+            assert valid[b, :steps].tolist() == [s == 0 or s * step + size <= have for s in range(steps)]
+            left = have > size and have < (h.shape[1] if where == "frames" else 150) and (have - size) % step > 0
+            assert valid[b, steps:].tolist() == [left] * (z.shape[1] - steps)  # the tail of a short example
+            if left:
+                assert float(start[b, -1]) == pytest.approx(float(items["start"][b]) + (have - size) / rate)
+            for s in valid[b, :steps].nonzero()[:, 0].tolist():
                 assert float(start[b, s]) == pytest.approx(float(items["start"][b]) + s * step / rate)
                 if have < size:
                     continue
@@ -84,7 +89,8 @@ def test_neighbours_and_padding_do_not_matter(words):
             one = {key: value[b : b + 1] for key, value in items.items()}
             one["features"] = one["features"][..., :length]
             alone, _, _ = made.segments(one)
-            torch.testing.assert_close(z[b, valid[b]], alone[0][: int(valid[b].sum())], atol=1e-5, rtol=1e-4)
+            many = min(int(valid[b].sum()), alone.shape[1])  # the last may be a tail that an example alone has not
+            torch.testing.assert_close(z[b, valid[b]][:many], alone[0][:many], atol=1e-5, rtol=1e-4)
         mean = torch.stack([z[b, valid[b]].mean(0) for b in range(3)])
         torch.testing.assert_close(made.embed(items), mean)
 
@@ -100,7 +106,8 @@ def test_starts_are_seconds_of_the_recording_at_any_tempo():
 def test_training_has_a_hop_of_its_own():
     made = task("task.segment_hop=0.96", "task.train_hop=1.92")
     with torch.no_grad():
-        few, many = made.train().segments(batch())[0].shape[1], made.eval().segments(batch())[0].shape[1]
+        whole = batch(lengths=(150, 150, 150))
+        few, many = made.train().segments(whole)[0].shape[1], made.eval().segments(whole)[0].shape[1]
     assert few == (many + 1) // 2
 
 
@@ -132,8 +139,8 @@ def test_another_key_is_no_distance():
         (["loss=ce"], "needs a loss on vectors"),
         (["task.transpositions=13"], "need 1 to 12"),
         (["task.transpositions=0"], "need 1 to 12"),
-        (["task.dim=8"], "no projection"),
-        (["model=tiny"], "model=key_equivariant"),
+        (["task.dim=8", "task.transpositions=3"], "no projection"),
+        (["model=tiny", "task.transpositions=3"], "model=key_equivariant"),
         (["task.distance=manhattan"], "manhattan"),
         (["task.reduction=bast-3"], "bast-3"),
     ],
@@ -141,3 +148,14 @@ def test_another_key_is_no_distance():
 def test_mistakes(words, message):
     with pytest.raises(UserError, match=message):
         task(*words)
+
+
+@pytest.mark.parametrize("length", [20, 39, 40, 55, 60])
+def test_an_example_that_ends_between_steps_gets_a_last_segment(length):
+    x = torch.arange(60.0)[None, :, None]
+    parts, valid, place = cut(x, torch.tensor([length]), 1.0, 20.0, 20.0, tail=True)
+    first = parts[0, valid[0], 0, 0]
+    assert first.tolist() == place[0, valid[0]].tolist()
+    ends = set((first + 20).tolist())
+    assert max(ends) == length  # nothing is left out
+    assert (parts[0, valid[0], -1, 0] == first + 19).all()

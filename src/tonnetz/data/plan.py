@@ -196,7 +196,6 @@ class GroupStream(Stream):
     Args:
         groups: code of each row, (rows,); rows with a negative code are never drawn.
         steps: batches an epoch; null makes it as long as the rows are many, small groups counted as `items`.
-        column: what a group is called.
 
     Raises UserError when there are fewer groups than a batch needs, or when `items` does not divide the batch.
     """
@@ -210,7 +209,6 @@ class GroupStream(Stream):
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
-        column: str = "work",
     ) -> None:
         if batch_size % items:
             raise UserError(f"data.batch_size={batch_size}: is no multiple of task.plan.items={items}; change one")
@@ -220,8 +218,8 @@ class GroupStream(Stream):
         self.items, self.each = items, batch_size // items
         if not self.members:
             raise UserError(
-                f"no training track names its {column} (task.plan.group); take data=folder_works, or a spreadsheet "
-                "with that column"
+                "no training track names its group (the column of task.plan.group, e.g. work); take data=folder_works, "
+                "or a spreadsheet with that column"
             )
         if len(self.members) < self.each:
             raise UserError(

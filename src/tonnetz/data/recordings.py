@@ -75,7 +75,8 @@ class Recordings:
         starts = evaluation_starts(plan, len(signal), rate)
         if self.normalize:
             signal = signal / peak
-        lengths = np.full(len(starts), window) if plan.pad == "repeat" else np.minimum(len(signal) - starts, window)
+        repeated = plan.pad == "repeat" and (plan.grid is None or len(signal) < window)
+        lengths = np.full(len(starts), window) if repeated else np.minimum(len(signal) - starts, window)
         signal = audio.fit_length(signal, max(len(signal), int(starts[-1]) + window), plan.pad)
         windows = np.lib.stride_tricks.sliding_window_view(signal, window)[starts]  # (n, N)
         return {

@@ -205,11 +205,6 @@ def best_run(cells: Tensor, length: int = 8) -> Tensor:
     return torch.where(short, cells, total).nan_to_num(-torch.inf).flatten(1).argmax(1)
 
 
-def _grid(start: np.ndarray, step: float) -> np.ndarray:
-    """Windows (P, S) whose place in their recording is their start in steps; others would bend the diagonals."""
-    return regular(np.zeros(0), start, step) & (np.round(start / step) == np.arange(start.shape[1]))
-
-
 def write_matches(path: Path, results: list[dict[str, Any]]) -> None:
     """One row a match."""
     with replacing(path) as part, part.open("w", newline="") as file:

@@ -30,8 +30,8 @@ class BestMatches(MetricLoss):
         temperature: float = 0.1,
         matches: int = 12,
         stride: int = 2,
-        within_track: bool = True,
         pitches: int = 0,
+        within_track: bool = True,
         weight: float = 1.0,
     ) -> None:
         super().__init__(weight)

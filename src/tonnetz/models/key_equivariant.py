@@ -97,7 +97,7 @@ class KeyEquivariant(Backbone):
                 f"frontend.bins_per_octave={bins_per_octave}: model=key_equivariant needs a multiple of 12, as 12 or 36"
             )
         self.fine, self.span = bins_per_octave // PITCHES, span
-        self.octaves = -(-(bins + self.fine // 2) // bins_per_octave)
+        self.octaves = -(-bins // bins_per_octave)
         self.dim = planes * PITCHES
         inputs = channels * self.octaves
         weight = torch.ones(channels, self.octaves)
@@ -118,9 +118,9 @@ class KeyEquivariant(Backbone):
             x = x.masked_fill(~mask[:, None, None], -torch.inf)
         top = x.amax((1, 2, 3), keepdim=True).clamp(min=-1e4)
         level = ((x - top) / self.span + 1).clamp(0, 1)  # (B, C, F, T)
-        below = self.fine // 2  # bins on both sides of a pitch belong to it
-        above = self.octaves * self.fine * PITCHES - level.shape[2] - below
-        level = F.pad(level, (0, 0, below, above))
+        size = self.octaves * self.fine * PITCHES
+        level = F.pad(level, (0, 0, self.fine // 2, 0), mode="replicate")[:, :, :size]  # bins on both sides of a pitch
+        level = F.pad(level, (0, 0, 0, size - level.shape[2]))
         level = level.unflatten(2, (self.octaves, PITCHES, self.fine)).mean(4)  # (B, C, O, 12, T)
         return level.flatten(1, 2)
 
