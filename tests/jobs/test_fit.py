@@ -74,7 +74,8 @@ def test_a_run_of_other_works_is_not_gone_on_with(tmp_path):
 
     last = tmp_path / "named/checkpoints/last.ckpt"
     last.parent.mkdir(parents=True)
-    torch.save({"state_dict": {}, "tonnetz": {"spec": experiment("w1", "w2").task.spec.to_dict()}}, last)
+    spec = experiment("w1", "w2").task.spec.to_dict()
+    torch.save({"state_dict": {}, "tonnetz": {"format": 1, "spec": spec}}, last)
     _check_classes(experiment("w1", "w2"), last)
     with pytest.raises(UserError, match=r"run=named: .* groups \(work\): 'w2' is not in the data; choose another run"):
         _check_classes(experiment("w1", "w3"), last)
