@@ -10,10 +10,10 @@ run: $(INSTALLED)
 	$(BIN)/python src/main.py
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest --slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --slow
 
 check: $(INSTALLED)
 	$(BIN)/ruff check src tests
