@@ -14,7 +14,7 @@ from tonnetz.metrics.ranking import Ranking
 from tonnetz.metrics.vectors import Segments
 from tonnetz.models.key_equivariant import KeyEquivariant
 from tonnetz.retrieval import evaluate
-from tonnetz.tasks.csi import cut
+from tonnetz.segments import cut
 
 OCTAVE = 12
 

@@ -6,7 +6,7 @@ import torch
 from tests.test_config import composed
 from tonnetz.build import build_task, connect
 from tonnetz.errors import UserError
-from tonnetz.tasks.csi import cut
+from tonnetz.segments import cut
 from tonnetz.tracks import DataSpec
 
 SPEC = DataSpec(classes=(), positives=(), known=(), families=(), groups=("a", "b"))
