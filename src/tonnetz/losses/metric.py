@@ -40,7 +40,7 @@ class MetricLoss(nn.Module):
 
     def compare(self, z: Tensor, group: Tensor, row: Tensor) -> Tensor:
         """Scalar loss of vectors z (N, D), at least one, with known works (N,) and tracks (N,)."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no compare")
 
 
 class Sum(MetricLoss):
