@@ -10,17 +10,21 @@ from tonnetz.losses.metric import MetricLoss, check_positive, mean_of, pairs
 from tonnetz.reductions import TINY
 
 
-class SupCon(MetricLoss):
-    """Supervised contrastive loss (Khosla et al. 2020, L_out), mean over the anchors that have a positive.
-
-    -log softmax of each positive among all positives and negatives of the anchor, mean over its positives.
-    Another segment of the same track is a positive when `within_track`, else it is left out altogether.
-    """
+class Contrastive(MetricLoss):
+    """Cosine similarities over a temperature; segments of one track are positives when `within_track`."""
 
     def __init__(self, temperature: float = 0.1, within_track: bool = False, weight: float = 1.0) -> None:
         super().__init__(weight)
         check_positive(temperature=temperature)
         self.temperature, self.within_track = temperature, within_track
+
+
+class SupCon(Contrastive):
+    """Supervised contrastive loss (Khosla et al. 2020, L_out), mean over the anchors that have a positive.
+
+    -log softmax of each positive among all positives and negatives of the anchor, mean over its positives.
+    Another segment of the same track is a positive when `within_track`, else it is left out altogether.
+    """
 
     def compare(self, z: Tensor, group: Tensor, row: Tensor) -> Tensor:
         """Scalar loss of vectors z (N, D) with works (N,) and tracks (N,)."""
@@ -31,17 +35,12 @@ class SupCon(MetricLoss):
         return mean_of(log_sum_exp(score, positive | negative) - mean, count > 0)
 
 
-class NTXent(MetricLoss):
+class NTXent(Contrastive):
     """Normalised temperature-scaled cross-entropy (Chen et al. 2020), mean over all positive pairs.
 
     -log of exp(s) of the pair over exp(s) of the pair plus those of the anchor's negatives: unlike in SupCon, the
     positives of an anchor do not compete. `within_track` as in SupCon.
     """
-
-    def __init__(self, temperature: float = 0.1, within_track: bool = False, weight: float = 1.0) -> None:
-        super().__init__(weight)
-        check_positive(temperature=temperature)
-        self.temperature, self.within_track = temperature, within_track
 
     def compare(self, z: Tensor, group: Tensor, row: Tensor) -> Tensor:
         """Scalar loss of vectors z (N, D) with works (N,) and tracks (N,)."""

@@ -29,6 +29,11 @@ class Subsampling(nn.Module):
         return self.linear(h.transpose(1, 2).flatten(2))  # (B, T', D)
 
 
+def subsampled(lengths: Tensor) -> Tensor:
+    """Valid frames (B,) after the subsampling of lengths (B,): ((L - 1) // 2 - 1) // 2, at least 1."""
+    return (((lengths - 1) // 2 - 1) // 2).clamp(min=1)
+
+
 class FeedForward(nn.Sequential):
     """Linear, SiLU, dropout, linear: (..., D) to (..., D)."""
 
@@ -168,5 +173,5 @@ class Conformer(Backbone):
         yield "output", self.project(self.output(h)), self.stride  # (B, T', D)
 
     def frames(self, lengths: Tensor) -> Tensor:
-        """Map valid input frames (B,) to valid output frames (B,): ((L - 1) // 2 - 1) // 2, at least 1."""
-        return (((lengths - 1) // 2 - 1) // 2).clamp(min=1)
+        """Map valid input frames (B,) to valid output frames (B,)."""
+        return subsampled(lengths)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from tonnetz.errors import UserError
 from tonnetz.models.base import Backbone, InputNorm, length_mask
-from tonnetz.models.conformer import Subsampling
+from tonnetz.models.conformer import Subsampling, subsampled
 
 
 class RMSNorm(nn.RMSNorm):
@@ -154,5 +154,5 @@ class RotaryConformer(Backbone):
         yield "output", self.output(h), self.stride  # (B, T', D)
 
     def frames(self, lengths: Tensor) -> Tensor:
-        """Map valid input frames (B,) to valid output frames (B,): ((L - 1) // 2 - 1) // 2, at least 1."""
-        return (((lengths - 1) // 2 - 1) // 2).clamp(min=1)
+        """Map valid input frames (B,) to valid output frames (B,)."""
+        return subsampled(lengths)
