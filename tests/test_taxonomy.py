@@ -348,3 +348,116 @@ def test_bad_aliases(tmp_path, text, message):
 def test_missing_tree():
     with pytest.raises(UserError, match=r"^data.taxonomy=hornbostel_sax: .* did you mean 'hornbostel_sachs'\?$"):
         Taxonomy.load("hornbostel_sax")
+
+
+# Heights 0 to 3 by hand; the tree is four edges deep.
+LEVELS = {
+    "violin": ("violin", "bowed_lutes", "lutes", "chordophones"),
+    "trumpet": ("trumpet", "trumpets_cylindrical", "lip_vibrated", "aerophones"),
+    "harp": ("harp", "frame_harps", "harps", "chordophones"),
+    "gong": ("gong", "gongs_and_bells", "gongs_and_bells", "idiophones"),  # a short path repeats its lowest inner node
+    "unlabeled": ("unlabeled", "non_instruments", "non_instruments", "non_instruments"),
+    "saxophones": ("saxophones", "reeds", "reeds", "aerophones"),  # a class above leaves
+    "sung": ("sung", "voice", "voice", "voice"),
+    "voice": ("voice", "voice", "voice", "voice"),  # right under the root
+    "electric_guitars": ("electric_guitars", "guitars", "lutes", "chordophones"),  # groups
+    "bass": ("bass", "lutes", "lutes", "chordophones"),
+    "organs": ("organs", "organs", "organs", "organs"),
+}
+
+
+def test_levels_by_hand(tree):
+    assert tree.depth == 4
+    found = tree.levels(list(LEVELS))
+    assert found.dtype == np.int64
+    assert [tuple(tree.nodes[i] for i in row) for row in found] == list(LEVELS.values())
+    assert tree.levels([]).shape == (0, 4)
+
+
+# node, node, padded height, natural height of the lowest common ancestor
+HEIGHTS = [
+    ("violin", "violin", 0, 0),
+    ("violin", "viola", 1, 1),
+    ("violin", "acoustic_guitar", 2, 2),
+    ("violin", "piano", 3, 3),
+    ("violin", "trumpet", 4, 4),
+    ("gong", "cymbal", 1, 1),
+    ("gong", "shaker", 3, 2),  # the padded tree counts levels that the family does not have
+    ("main_system", "unlabeled", 1, 1),
+    ("organs", "piano", 4, 4),
+    ("saxophones", "saxophones", 0, 0),
+    ("saxophones", "oboe", 2, 2),
+    ("sung", "crowd", 3, 2),
+]
+
+
+def test_heights_by_hand(tree):
+    nodes = sorted({node for row in HEIGHTS for node in row[:2]})
+    padded, natural = tree.lca_heights(nodes), tree.lca_heights(nodes, padded=False)
+    for a, b, high, low in HEIGHTS:
+        i, j = nodes.index(a), nodes.index(b)
+        assert (padded[i, j], padded[j, i]) == (high, high), (a, b)
+        assert (natural[i, j], natural[j, i]) == (low, low), (a, b)
+
+
+def test_heights_equal_a_plain_walk(tree):
+    """Against every pair's lines to the root, and the longest way down by recursion."""
+
+    def down(node):
+        below = [child for child in tree.nodes if tree.parent(child) == node and child not in tree.groups]
+        return 1 + max(map(down, below)) if below else 0
+
+    leaves = tree.leaves()[::3]
+    padded, natural, levels = tree.lca_heights(leaves), tree.lca_heights(leaves, padded=False), tree.levels(leaves)
+    for i, a in enumerate(leaves):
+        for j, b in enumerate(leaves):
+            line = tree.ancestors(b)
+            common = next((node for node in tree.ancestors(a) if node in line), None)
+            assert natural[i, j] == (0 if a == b else down(common))
+            assert padded[i, j] == next((h for h in range(4) if levels[i, h] == levels[j, h]), 4)
+    for heights in (padded, natural):  # an ultrametric: of three distances the two largest are equal
+        assert (heights[:, :, None] <= np.maximum(heights[:, None], heights[None])).all()
+
+
+def test_related(tree):
+    names = ["saxophones", "alto_saxophone", "reeds", "oboe", "organs", "pipe_organ", "guitars", "electric_guitars"]
+    pairs = {(0, 1), (0, 2), (1, 2), (2, 3), (4, 5), (6, 7)}
+    expected = np.eye(8, dtype=bool)
+    for i, j in pairs:
+        expected[i, j] = expected[j, i] = True
+    np.testing.assert_array_equal(tree.related(names), expected)
+
+
+@pytest.mark.parametrize("name", ["scrambled", "random"])
+def test_controls(tree, name):
+    control, again, other = (Taxonomy.load(f"{x}{name}:{s}") for x, s in (("", 3), ("hornbostel_sachs/", 3), ("", 4)))
+    assert [control.ancestors(node) for node in tree.nodes] == [again.ancestors(node) for node in tree.nodes]
+    assert control.ancestors("violin") != tree.ancestors("violin") or control.ancestors("oboe") != tree.ancestors(
+        "oboe"
+    )
+    assert any(control.ancestors(leaf) != other.ancestors(leaf) for leaf in tree.leaves())
+    assert set(control.leaves()) == set(tree.leaves())
+    assert set(tree.nodes) <= set(control.nodes)  # every label still means something
+    assert control.depth == 4
+    assert control.resolve("sax", "irmas") == "saxophones"
+    assert set(control.leaves("organs")) == {"pipe_organ", "electronic_organ"}
+    sizes = [[len(set(column)) for column in t.levels(t.leaves()).T] for t in (tree, control)]
+    assert max(abs(a - b) for a, b in zip(*sizes, strict=True)) <= (0 if name == "scrambled" else 1)
+    for node in control.inner:
+        assert control.leaves(node)
+    if name == "scrambled":
+        assert sorted(map(len, map(control.leaves, tree.inner))) == sorted(map(len, map(tree.leaves, tree.inner)))
+
+
+def test_flat(tree):
+    flat = Taxonomy.load("flat")
+    assert flat.depth == 1
+    assert flat.levels(["violin", "sung"]).shape == (2, 1)
+    assert flat.leaves() == tree.leaves()
+    assert set(flat.leaves("saxophones")) == set(tree.leaves("saxophones"))
+
+
+@pytest.mark.parametrize("name", ["scrambled", "random:x", "nowhere/scrambled:1"])
+def test_bad_control(name):
+    with pytest.raises(UserError, match=r"data\.taxonomy="):
+        Taxonomy.load(name)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 FOLDER = Path(__file__).parent / "taxonomies"
-ALIASES = "aliases.yaml"  # lies beside a tree: its virtual groups, general aliases and tables of corpora
+ALIASES = "aliases.yaml"  # lies beside trees: virtual groups, general aliases, tables of corpora; or NAME.aliases.yaml
+DEFAULT = "hornbostel_sachs"
+VARIANT = re.compile(r"(?:(?P<name>.+)/)?(?P<kind>flat|scrambled|random)(?::(?P<seed>.*))?")  # NAME/scrambled:3
 
 
 class Taxonomy:
@@ -26,6 +28,7 @@ class Taxonomy:
         groups: virtual nodes (organs, ...) and their members. A group hangs below the nearest node that holds
             all of its members, and is no child of it.
         aliases: tables of other names: under "" those for every corpus, under a corpus's name its own.
+        places: the node that a group hangs below instead (None: right under the root), for trees without meaning.
     """
 
     def __init__(
@@ -33,31 +36,46 @@ class Taxonomy:
         parents: Mapping[str, str | None],
         groups: Mapping[str, Sequence[str]] | None = None,
         aliases: Mapping[str, Mapping[str, str]] | None = None,
+        places: Mapping[str, str | None] | None = None,
     ) -> None:
         self.groups = {name: tuple(members) for name, members in (groups or {}).items()}
         self.aliases = {corpus: {_slug(k): v for k, v in table.items()} for corpus, table in (aliases or {}).items()}
+        self.places = dict(places or {})
         self.nodes = (*parents, *self.groups)
         self._parent = dict(parents)
         self._slugs = {_slug(name): name for name in self.nodes}
         above = set(parents.values())
         self.inner = tuple(name for name in parents if name in above)
         self._leaves = tuple(name for name in parents if name not in above)
-        self._parent.update({name: self._common(members) for name, members in self.groups.items()})
+        self._parent.update({name: self._common(members) for name, members in self.groups.items()} | self.places)
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Taxonomy:
         """Load a tree of the package by name, or a YAML file: mappings hold inner nodes, lists hold leaves.
 
-        A file ``aliases.yaml`` beside the tree gives its groups and aliases. Raises UserError for a tree that
-        is missing, has cycles, repeated or empty names, and for aliases that point nowhere.
+        A file ``NAME.aliases.yaml`` or ``aliases.yaml`` beside the tree gives its groups and aliases. Controls are
+        made of a tree (hornbostel_sachs when none is named): ``NAME/scrambled:SEED``, ``NAME/random:SEED``, see
+        `scrambled` and `random`, and ``NAME/flat``. Raises UserError for a tree that is missing, has cycles,
+        repeated or empty names, and for aliases that point nowhere.
         """
+        variant = VARIANT.fullmatch(str(name_or_path))
+        if variant and not Path(name_or_path).expanduser().is_file():
+            return _variant(cls.load(variant["name"] or DEFAULT), variant["kind"], variant["seed"], name_or_path)
         path = _find(name_or_path)
         parents = dict(_walk(_read(path), path))
-        side = path.with_name(ALIASES)
-        tables = _read(side) if side.is_file() and side != path else {}
-        _check_aliases(tables, parents, side)
-        groups = tables.pop("groups", None)
-        return cls(parents, groups, {"" if name == "general" else name: table for name, table in tables.items()})
+        side = next((file for file in _sides(path) if file.is_file() and file != path), None)
+        tables = _read(side) if side else {}
+        if side:
+            _check_aliases(tables, parents, side)
+        groups, places = tables.pop("groups", None), tables.pop("places", None)
+        return cls(
+            parents, groups, {"" if name == "general" else name: table for name, table in tables.items()}, places
+        )
+
+    @property
+    def depth(self) -> int:
+        """Edges from the root to the deepest leaf; 1 for a flat list."""
+        return 1 + max(self.level(leaf) for leaf in self._leaves)
 
     def resolve(self, label: str, corpus: str | None = None) -> str:
         """The node that a label means, in a corpus when named. Raises UserError with the nearest name."""
@@ -86,7 +104,7 @@ class Taxonomy:
 
     def family(self, node: str) -> str:
         """The top node above (or the node itself); "" for a group whose members are of several families."""
-        if node in self.groups:
+        if node in self.groups and node not in self.places:
             families = {self.family(member) for member in self.groups[node]}
             return families.pop() if len(families) == 1 else ""
         return (node, *self.ancestors(node))[-1]
@@ -126,6 +144,141 @@ class Taxonomy:
         depth = lines.sum(1)
         return depth[:, None] + depth - 2 * lines @ lines.T  # symmetric difference of the two lines to the root
 
+    def levels(self, nodes: Sequence[str]) -> np.ndarray:
+        """Return (len(nodes), depth) int64: column h is the ancestor at height h, an index into `self.nodes`.
+
+        Column 0 is the node itself, the last its family. The tree is padded evenly: a path that is shorter than
+        `depth` repeats its lowest inner node above the class, and a class right under the root repeats itself.
+        """
+        import numpy as np
+
+        column = {name: j for j, name in enumerate(self.nodes)}
+        depth = self.depth
+        table = np.empty((len(nodes), depth), np.int64)
+        for i, node in enumerate(nodes):
+            above = self.ancestors(node)[-depth:]
+            padding = depth - 1 - len(above)
+            path = (node, *(above[:1] or (node,)) * padding, *above)[:depth]  # from the class up to its family
+            table[i] = [column[name] for name in path]
+        return table
+
+    def lca_heights(self, nodes: Sequence[str], padded: bool = True) -> np.ndarray:
+        """Return (K, K) int64: the height of the lowest common ancestor of every two nodes, 0 for the same.
+
+        padded: the lowest height at which `levels` agree, `depth` where only the root is shared. Otherwise, on the
+        tree as it is, the edges from the common ancestor down to its deepest leaf (Bertinetto et al. 2020).
+        """
+        import numpy as np
+
+        heights = np.full((len(nodes), len(nodes)), self.depth, np.int64)
+        if padded:
+            for h, column in reversed(list(enumerate(self.levels(nodes).T))):
+                heights[column[:, None] == column] = h
+            return heights
+        lines = self.ancestor_matrix(nodes).astype(np.float32)  # counts below 2**24 are exact
+        own = self._heights()
+        for h in range(self.depth - 1, -1, -1):
+            low = lines[:, own <= h]
+            heights[low @ low.T > 0] = h
+        names = np.array(nodes, str)
+        heights[names[:, None] == names] = 0
+        return heights
+
+    def related(self, nodes: Sequence[str]) -> np.ndarray:
+        """Return (K, K) bool: the two share a leaf, so one is the other or lies above it; groups hold their members.
+
+        Such classes may not meet in one episode: either name would be right.
+        """
+        import numpy as np
+
+        column = {name: j for j, name in enumerate(self._leaves)}
+        lines = np.zeros((len(nodes), len(column)), np.float32)
+        pairs = [(i, column[leaf]) for i, node in enumerate(nodes) for leaf in self.leaves(node)]
+        lines[tuple(np.array(pairs, int).reshape(-1, 2).T)] = 1
+        return np.asarray(lines @ lines.T > 0)
+
+    def scrambled(self, seed: int) -> Taxonomy:
+        """The same tree with its leaves permuted: a control for what a musical tree is worth.
+
+        Inner nodes keep their names and places, a group stands beside the first of its leaves.
+        """
+        import numpy as np
+
+        order = np.random.default_rng(seed).permutation(len(self._leaves))
+        new = dict(zip(self._leaves, (self._leaves[i] for i in order), strict=True))
+        parents = {new.get(name, name): up for name, up in self._parent.items() if name not in self.groups}
+        return self._replaced(parents)
+
+    def random(self, seed: int) -> Taxonomy:
+        """The same leaves in a random tree: as many groups a level as the padded tree has, give or take one.
+
+        What were inner nodes become groups, so that every name still means something; each stands beside the first
+        of its leaves.
+        """
+        import numpy as np
+
+        random = np.random.default_rng(seed)
+        parents: dict[str, str | None] = {}
+        above: list[str | None] = [None]
+        for tier in range(1, self.depth):  # from the families down
+            count = len(set(self.levels(self._leaves)[:, self.depth - tier])) + int(random.integers(-1, 2))
+            count = min(max(count, len(above), 1), len(self._leaves))
+            names = [f"random_{tier}_{i}" for i in range(count)]
+            parents |= _hung(names, above, random)
+            above = list(names)
+        parents |= _hung(list(self._leaves), above, random)
+        return self._replaced(parents)
+
+    def flat(self) -> Taxonomy:
+        """The leaves right under the root; what were inner nodes become groups."""
+        return self._replaced(dict.fromkeys(self._leaves))
+
+    def pruned(self, nodes: Sequence[str]) -> Taxonomy:
+        """The tree above the given nodes, which are its leaves (where none lies below another); groups hang in it."""
+        kept = {name for node in nodes for name in (node, *self.ancestors(node))}
+        return Taxonomy({name: up for name, up in self._parent.items() if name in kept})
+
+    def tables(self) -> dict[str, Any]:
+        """The groups and aliases as a file ``NAME.aliases.yaml`` holds them."""
+        named = {name or "general": dict(table) for name, table in self.aliases.items()}
+        groups = {"groups": {name: list(members) for name, members in self.groups.items()}} if self.groups else {}
+        return groups | ({"places": dict(self.places)} if self.places else {}) | named
+
+    def tree(self) -> Any:
+        """The tree as a YAML file holds it: mappings of inner nodes, lists of leaves.
+
+        Raises UserError for a node that has leaves and inner nodes as children, which a file cannot hold side by side.
+        """
+        below: dict[str | None, list[str]] = {}
+        for name, up in self._parent.items():
+            if name not in self.groups:
+                below.setdefault(up, []).append(name)
+
+        def branch(node: str | None) -> Any:
+            inner = [child for child in below[node] if child in below]
+            if inner and len(inner) < len(below[node]):
+                raise UserError(f"'{node or 'the root'}' holds leaves beside inner nodes; give the leaves a node")
+            return {child: branch(child) for child in inner} if inner else below[node]
+
+        return branch(None)
+
+    def _replaced(self, parents: Mapping[str, str | None]) -> Taxonomy:
+        """The leaves in other places. A name that holds no place there is a group of the leaves that it has here."""
+        groups = {name: self.leaves(name) for name in self.nodes if name not in parents}
+        places = {name: parents[leaves[0]] for name, leaves in groups.items()}  # beside the first, not above all
+        return Taxonomy(parents, groups, self.aliases, places)
+
+    def _heights(self) -> np.ndarray:
+        """(len(self.nodes),) edges down to the deepest leaf, 0 for leaves and groups."""
+        import numpy as np
+
+        column = {name: j for j, name in enumerate(self.nodes)}
+        heights = np.zeros(len(column), np.int64)
+        for leaf in self._leaves:
+            for h, name in enumerate(self.ancestors(leaf), 1):
+                heights[column[name]] = max(heights[column[name]], h)
+        return heights
+
     def _common(self, members: Sequence[str]) -> str | None:
         """The nearest node above all members."""
         first, *others = (self.ancestors(member) for member in members)
@@ -137,12 +290,38 @@ def _slug(name: str) -> str:
     return re.sub(r"[\s\-/_]+", "_", re.sub("['\u2019]", "", str(name)).strip().lower())
 
 
+def _hung(names: Sequence[str], above: Sequence[str | None], random: Any) -> dict[str, str | None]:
+    """A random parent for each name; every parent has a child when there are enough."""
+    first = random.permutation(len(names))
+    chosen = random.integers(len(above), size=len(names))
+    chosen[first[: len(above)]] = range(min(len(above), len(names)))
+    return {name: above[i] for name, i in zip(names, chosen.tolist(), strict=True)}
+
+
+def _variant(tree: Taxonomy, kind: str, seed: str | None, name: str | Path) -> Taxonomy:
+    if kind == "flat":
+        return tree.flat()
+    if not (seed or "").isdecimal():
+        raise UserError(f"data.taxonomy={name}: needs a seed, a whole number: {kind}:0")
+    return tree.scrambled(int(seed or 0)) if kind == "scrambled" else tree.random(int(seed or 0))
+
+
+def packaged() -> dict[str, Path]:
+    """The trees of the package, by name."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml")) if not path.name.endswith(ALIASES)}
+
+
 def _find(name_or_path: str | Path) -> Path:
-    packaged = {path.stem: path for path in FOLDER.glob("*.yaml") if path.name != ALIASES}
-    path = packaged.get(str(name_or_path), Path(name_or_path).expanduser())
+    known = packaged()
+    path = known.get(str(name_or_path), Path(name_or_path).expanduser())
     if not path.is_file():
-        raise UserError(f"data.taxonomy={name_or_path}: no such taxonomy or file{suggest(str(name_or_path), packaged)}")
+        raise UserError(f"data.taxonomy={name_or_path}: no such taxonomy or file{suggest(str(name_or_path), known)}")
     return path
+
+
+def _sides(path: Path) -> tuple[Path, Path]:
+    """Where the aliases of a tree may lie: its own first, then those of all trees in the folder."""
+    return path.with_name(f"{path.stem}.{ALIASES}"), path.with_name(ALIASES)
 
 
 class _Loader(yaml.SafeLoader):
@@ -203,6 +382,8 @@ def _check_aliases(tables: Any, parents: Mapping[str, str | None], path: Path) -
     targets = {**parents, **groups}
     for title, table in tables.items():
         for label, value in table.items():
+            if title == "places" and label in groups and value in (None, *parents):
+                continue
             for target in value if title == "groups" else [value]:
                 if target not in (parents if title == "groups" else targets):
                     raise UserError(
