@@ -101,10 +101,11 @@ def _shares(sizes: Mapping[str, float]) -> np.ndarray:
     """The sizes as an array that sums to 1. Raises UserError where they do not."""
     shown = ", ".join(f"{name} {size:g}" for name, size in sizes.items())
     share = np.array(list(sizes.values()), float)
-    if not len(share) or not (share >= 0).all() or abs(math.fsum(share) - 1) > 1e-6:
+    if not len(share) or not (share > -1e-6).all() or abs(math.fsum(share) - 1) > 1e-6:
         raise UserError(
             f"sizes of the parts ({shown}) sum to {math.fsum(share):g}; they must be fractions that sum to 1"
         )
+    share = share.clip(0)
     return share / share.sum()
 
 
@@ -148,7 +149,7 @@ def _units(
     number, label = connected_components(related, directed=False)
     units = []
     for u in range(number):
-        own = [classes[i] for i in np.flatnonzero(label == u)]
+        own = [classes[i] for i in np.flatnonzero(label == u).tolist()]
         top = own[0] if tree is None else min(own, key=lambda name: (tree.level(name), name))
         rank = math.log(sum(counts[name] for name in own)) + _gumbel(seed, top)
         units.append(_Unit(own, nodes[classes.index(top)], rank))
@@ -210,7 +211,7 @@ def _deal(units: Sequence[_Unit], given: np.ndarray, share: np.ndarray) -> np.nd
     for _, own in sorted(members.items(), key=lambda item: (-len(item[1]), item[0])):
         free = [i for i in own if place[i] < 0]
         taken = np.bincount(given[own][given[own] >= 0], minlength=len(share))
-        if len(own) >= (share > 0).sum():
+        if len(free) + taken[share > 0].sum() >= (share > 0).sum():  # what is held out elsewhere does not count
             place[free] = np.repeat(np.arange(len(share)), _apportion(taken, len(free), share, lack()))
         else:
             small.append((own, free))
