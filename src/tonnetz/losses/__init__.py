@@ -1,5 +1,7 @@
 """Losses: functions of tensors, and modules that hold their parameters."""
 
+from tonnetz.losses.barlow import BarlowTwins
+from tonnetz.losses.byol import BYOL, SimSiam
 from tonnetz.losses.center import Center
 from tonnetz.losses.circle import Circle
 from tonnetz.losses.classification import BCE, AsymmetricFocal, BCEPosWeight, CrossEntropy, Focal, auto
@@ -11,15 +13,23 @@ from tonnetz.losses.library import Library
 from tonnetz.losses.matches import BestMatches
 from tonnetz.losses.maxmean import MaxMean
 from tonnetz.losses.metric import MetricLoss, Sum
+from tonnetz.losses.moco import MoCo
+from tonnetz.losses.prototypes import Prototypes
+from tonnetz.losses.simclr import DCL, SimCLR, SupConViews
 from tonnetz.losses.triplet import Triplet
 from tonnetz.losses.uniformity import AlignmentUniformity
+from tonnetz.losses.vicreg import VICReg
+from tonnetz.losses.views import ViewLoss
 
 __all__ = [
     "BCE",
+    "BYOL",
     "CLEWS",
+    "DCL",
     "AlignmentUniformity",
     "AsymmetricFocal",
     "BCEPosWeight",
+    "BarlowTwins",
     "BestMatches",
     "Center",
     "Circle",
@@ -30,10 +40,17 @@ __all__ = [
     "Library",
     "MaxMean",
     "MetricLoss",
+    "MoCo",
     "NTXent",
+    "Prototypes",
+    "SimCLR",
+    "SimSiam",
     "Sum",
     "SupCon",
+    "SupConViews",
     "Triplet",
+    "VICReg",
+    "ViewLoss",
     "auto",
     "family_loss",
     "family_scores",

@@ -28,11 +28,7 @@ class SupCon(Contrastive):
 
     def compare(self, z: Tensor, group: Tensor, row: Tensor) -> Tensor:
         """Scalar loss of vectors z (N, D) with works (N,) and tracks (N,)."""
-        score = similarity(z) / self.temperature  # (N, N)
-        positive, negative = pairs(group, row, self.within_track)
-        count = positive.sum(1)  # (N,)
-        mean = score.masked_fill(~positive, 0.0).sum(1) / count.clamp(min=1)
-        return mean_of(log_sum_exp(score, positive | negative) - mean, count > 0)
+        return sup_con(similarity(z) / self.temperature, *pairs(group, row, self.within_track))
 
 
 class NTXent(Contrastive):
@@ -44,10 +40,24 @@ class NTXent(Contrastive):
 
     def compare(self, z: Tensor, group: Tensor, row: Tensor) -> Tensor:
         """Scalar loss of vectors z (N, D) with works (N,) and tracks (N,)."""
-        score = similarity(z) / self.temperature  # (N, N)
-        positive, negative = pairs(group, row, self.within_track)
-        rest = log_sum_exp(score, negative)[:, None]  # (N, 1)
-        return mean_of(F.softplus(rest - score), positive)
+        return nt_xent(similarity(z) / self.temperature, *pairs(group, row, self.within_track))
+
+
+def sup_con(score: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """SupCon of scores (N, M), cosines over a temperature, with masks of positives and negatives. Scalar."""
+    count = positive.sum(1)  # (N,)
+    mean = score.masked_fill(~positive, 0.0).sum(1) / count.clamp(min=1)
+    return mean_of(log_sum_exp(score, positive | negative) - mean, count > 0)
+
+
+def nt_xent(score: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """NT-Xent of scores (N, M), cosines over a temperature, with masks of positives and negatives. Scalar."""
+    return mean_of(F.softplus(log_sum_exp(score, negative)[:, None] - score), positive)
+
+
+def decoupled(score: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """Mean of log sum exp of an anchor's negatives less a positive, of scores (N, M); anchors need both. Scalar."""
+    return mean_of(log_sum_exp(score, negative)[:, None] - score, positive & negative.any(1, keepdim=True))
 
 
 def similarity(z: Tensor) -> Tensor:
