@@ -11,11 +11,13 @@ import torch
 from torch.nn import functional as F
 
 from tonnetz import index as module
+from tonnetz import search as searching
 from tonnetz.data.plan import Plan
 from tonnetz.embedding import embed_batches, step_of
 from tonnetz.errors import UserError
 from tonnetz.index import Index, weights_fingerprint
 from tonnetz.reductions import distances, reduce
+from tonnetz.search import pair_distances, search, similarities, track_distances
 from tonnetz.shortlist import Shortlist
 from tonnetz.transposition import transpose
 
@@ -86,8 +88,8 @@ def naive(index, query):
     kind, how = index.facts["distance"], index.facts["reduction"]
     result = []
     for r in range(len(index)):
-        mine = torch.from_numpy(index.row == r)
-        vectors = index.vectors[mine] * index.norms[mine][:, None]
+        mine = torch.from_numpy(index.windows.row == r)
+        vectors = index.windows.vectors[mine] * index.windows.norms[mine][:, None]
         result.append(reduce(distances(query, vectors, kind), how))
     return torch.stack(result)
 
@@ -102,28 +104,28 @@ def test_search_equals_the_naive_loop(tmp_path, works, kind, how):
     valid = torch.arange(7) < torch.tensor(lengths)[:, None]
     queries[valid] = torch.randn(11, 16, generator=torch.Generator().manual_seed(1))
     expected = torch.stack([naive(index, q[:n]) for q, n in zip(queries, lengths, strict=True)])
-    np.testing.assert_allclose(index.track_distances(queries, valid), expected, atol=2e-5)
-    found = index.search(queries, valid, top=4)
+    np.testing.assert_allclose(track_distances(index, queries, valid), expected, atol=2e-5)
+    found = search(index, queries, valid, top=4)
     best = expected.sort(1)
     np.testing.assert_allclose(found.distance, best.values[:, :4], atol=2e-5)
     np.testing.assert_array_equal(found.place, best.indices[:, :4])
     query, row = np.array([0, 2, 1, 2]), np.array([5, 5, 39, 0])
-    np.testing.assert_allclose(index.pair_distances(queries, valid, query, row), expected[query, row], atol=2e-5)
+    np.testing.assert_allclose(pair_distances(index, queries, valid, query, row), expected[query, row], atol=2e-5)
 
 
 @pytest.mark.parametrize("how", ["min", "bpwr-2"])
 def test_blocks_change_nothing(built, monkeypatch, how):
     built.match_by(how)
     queries = torch.randn(6, 3, 16)
-    whole = built.track_distances(queries)
-    monkeypatch.setattr(module, "CELLS", 100)
-    np.testing.assert_allclose(built.track_distances(queries), whole, atol=1e-6)
+    whole = track_distances(built, queries)
+    monkeypatch.setattr(searching, "CELLS", 100)
+    np.testing.assert_allclose(track_distances(built, queries), whole, atol=1e-6)
 
 
 def test_works_are_ranked_by_their_nearest_recording(built):
     queries = torch.randn(5, 2, 16)
-    table = built.track_distances(queries)
-    found = built.search(queries, top=20, mode="works")
+    table = track_distances(built, queries)
+    found = search(built, queries, top=20, mode="works")
     code = built.work
     for q in range(5):
         best = {c: min(table[q, code == c].tolist()) for c in range(9)}
@@ -138,19 +140,19 @@ def test_recordings_of_unknown_work_stand_for_themselves(tmp_path):
     index = Index(tmp_path / "index", FACTS)
     index.add(tracks(["a", None, None, "a", "b"]), Embedder())
     assert index.work.tolist() == [0, -1, -1, 0, 1]
-    found = index.search(torch.randn(1, 1, 16), mode="works")
+    found = search(index, torch.randn(1, 1, 16), mode="works")
     assert len(set(found.place[0].tolist()) - {-1}) == 4
 
 
 def test_it_comes_back_as_it_was(built):
     again = Index.open(built.folder)
     assert again.table.equals(built.table)
-    for name in ("vectors", "norms", "start", "length"):
-        assert torch.equal(getattr(again, name), getattr(built, name))
+    for name in ("vectors", "norms", "start", "length", "tempo"):
+        assert torch.equal(again.arrays[name], built.arrays[name])
     assert again.facts == built.facts
     assert set(again.nulls) == {"null_level", "null_pairs", "null_nearest", "null_kin"}
-    np.testing.assert_allclose(again.vectors.norm(dim=1), 1, atol=1e-6)
-    assert again.norms.min() > 3
+    np.testing.assert_allclose(again.windows.vectors.norm(dim=1), 1, atol=1e-6)
+    assert again.windows.norms.min() > 3
 
 
 def test_adding_embeds_nothing_twice(built, works):
@@ -174,7 +176,7 @@ def test_the_order_of_adding_does_not_matter(built, works, tmp_path):
     other.add(table[20:], Embedder())
     other.add(table[:20], Embedder())
     query = torch.randn(1, 3, 16)
-    one, two = built.search(query, top=40), other.search(query, top=40)
+    one, two = search(built, query, top=40), search(other, query, top=40)
     np.testing.assert_allclose(one.distance, two.distance, atol=1e-6)
     assert built.table["id"].gather(one.place[0]).to_list() == other.table["id"].gather(two.place[0]).to_list()
 
@@ -193,10 +195,10 @@ def test_remove_by_id_path_or_work(built):
     assert built.remove(["r0-0", "/x/r0-1.wav"]) == 2
     again = Index.open(built.folder)
     assert len(again) == 40 - size - 2
-    assert len(again.vectors) == again.table["windows"].sum()
+    assert len(again.windows.vectors) == again.table["windows"].sum()
     name = again.table["id"][5]
     np.testing.assert_allclose(
-        again.vectors[again.first[5]],
+        again.windows.vectors[again.windows.first[5]],
         F.normalize(Embedder().vectors(name, again.table["work"][5])[0], dim=0),
         atol=1e-6,
     )
@@ -206,7 +208,7 @@ def test_remove_by_id_path_or_work(built):
     empty = Index.open(built.folder)
     assert len(empty) == 0
     with pytest.raises(UserError, match="the index is empty"):
-        empty.search(torch.randn(1, 1, 16))
+        search(empty, torch.randn(1, 1, 16))
     empty.add(tracks(["a", "b"], seed=9), Embedder())
     assert len(Index.open(built.folder)) == 2
 
@@ -225,9 +227,9 @@ def test_an_interrupted_run_goes_on(tmp_path, works, monkeypatch):
     whole = Index(tmp_path / "whole", FACTS)
     whole.add(tracks(works), Embedder())
     again = Index.open(tmp_path / "index")
-    found = {name: again.vectors[again.row == i] for i, name in enumerate(again.table["id"])}
+    found = {name: again.windows.vectors[again.row == i] for i, name in enumerate(again.table["id"])}
     for i, name in enumerate(whole.table["id"]):
-        assert torch.equal(found[name], whole.vectors[whole.row == i])
+        assert torch.equal(found[name], whole.windows.vectors[whole.row == i])
     assert sorted(p.name for p in again.folder.iterdir()) == ["meta.json", "tracks-1.jsonl", "vectors-1.safetensors"]
 
 
@@ -297,10 +299,10 @@ def test_bad_questions(built):
     query = torch.randn(1, 1, 16)
     for top in (0, -1):
         with pytest.raises(UserError, match=f"job.top={top}"):
-            built.search(query, top=top)
-    assert (built.search(query, top=10**6).place >= 0).sum() == 40
+            search(built, query, top=top)
+    assert (search(built, query, top=10**6).place >= 0).sum() == 40
     with pytest.raises(UserError, match="did you mean 'centroids'"):
-        built.search(query, mode="centroid")
+        search(built, query, mode="centroid")
     with pytest.raises(UserError, match="reduction"):
         Index(built.folder, {**FACTS, "reduction": "nearest"})
 
@@ -311,7 +313,7 @@ def test_centroids_by_definition(built):
     for w, name in enumerate(found.works):
         units = []
         for r in np.flatnonzero(code == w):
-            mean = built.vectors[built.row == r].mean(0)
+            mean = built.windows.vectors[built.row == r].mean(0)
             units.append(mean / mean.norm())
         units = torch.stack(units)
         mean = units.mean(0)
@@ -324,7 +326,7 @@ def test_centroids_by_definition(built):
     query = torch.randn(2, 3, 16)
     mean = F.normalize(F.normalize(query, dim=-1).sum(1), dim=-1)
     table = 1 - mean @ found.vectors.T
-    got = built.search(query, top=3, mode="centroids")
+    got = search(built, query, top=3, mode="centroids")
     np.testing.assert_array_equal(got.place, table.argsort(1)[:, :3])
 
 
@@ -351,7 +353,7 @@ def test_calibration_is_of_strangers(tmp_path, works, how):
     index.add(tracks(works), Embedder())
     whole = index.calibration(100)
     table = torch.stack(
-        [naive(index, (index.vectors * index.norms[:, None])[index.row == r]) for r in range(40)]
+        [naive(index, (index.windows.vectors * index.windows.norms[:, None])[index.row == r]) for r in range(40)]
     ).numpy()
     stranger = index.work[:, None] != index.work
     assert len(whole.pairs) == stranger.sum() // 2
@@ -379,7 +381,7 @@ def test_one_work_cannot_be_calibrated(tmp_path):
     one.add(tracks([None, "a", "a", None]), Embedder())
     assert one.calibration(3) is None
     with pytest.raises(UserError, match="no recording has a work"):
-        unknown.search(torch.randn(1, 1, 16), mode="centroids")
+        search(unknown, torch.randn(1, 1, 16), mode="centroids")
 
 
 def test_recordings_of_unknown_work_do_not_calibrate(tmp_path, works):
@@ -400,11 +402,81 @@ def test_recordings_of_unknown_work_do_not_calibrate(tmp_path, works):
 
 def test_similarities_of_pairs(built):
     queries, valid = torch.randn(2, 4, 16), torch.tensor([[True] * 4, [True] * 2 + [False] * 2])
-    cells, key = built.similarities(queries, valid, np.array([0, 1]), np.array([7, 3]))
+    cells, key = similarities(built, queries, valid, np.array([0, 1]), np.array([7, 3]))
     assert key.tolist() == [0, 0]
-    expected = 1 - distances(queries[1, :2], built.vectors[built.row == 3], clamp=False)
+    expected = 1 - distances(queries[1, :2], built.windows.vectors[built.row == 3], clamp=False)
     np.testing.assert_allclose(cells[1][:2, : expected.shape[1]], expected, atol=1e-5)
     assert cells[1].isnan().sum() == cells[1].numel() - expected.numel()
+
+
+@pytest.mark.parametrize("how", ["min", "meanmin"])
+def test_queries_at_several_tempi_take_the_nearest(tmp_path, works, how):
+    tempi = [0.8, 1.0, 1.25]
+    index = Index(tmp_path / "index", {**FACTS, "reduction": how, "tempi": tempi})
+    own = Embedder()
+
+    def paced(table):
+        """At another tempo a recording sounds a little different, and has fewer or more windows."""
+        parts = []
+        for tempo in tempi:
+            found = own(table)
+            keep = torch.ones(len(found["row"]), dtype=torch.bool)
+            if tempo > 1:
+                keep = found["start"] < 15  # at least one window
+            shift = torch.randn(1, 16, generator=torch.Generator().manual_seed(int(10 * tempo)))
+            one = {name: value[keep] for name, value in found.items()}
+            one["vectors"] = one["vectors"] + (0.5 * shift if tempo != 1 else 0)
+            parts.append({**one, "tempo": torch.full((int(keep.sum()),), tempo)})
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    index.add(tracks(works), paced)
+    index = Index.open(index.folder)
+    assert index.tempo == 1.0
+    queries, valid = index.asking(np.arange(40), index.windows.first, index.windows.count)
+    assert valid.sum((1, 2)).tolist() == [len(windows.row) for windows in index.asked]
+    table = torch.full((40, 40), torch.inf)
+    for asked in index.asked:
+        for q in range(40):
+            mine = torch.from_numpy(asked.row == q)
+            table[q] = torch.minimum(table[q], naive(index, asked.vectors[mine] * asked.norms[mine][:, None]))
+    found = search(index, queries, valid, top=40)
+    np.testing.assert_allclose(found.distance, table.sort(1).values, atol=2e-5)
+    pytest.importorskip("faiss")
+    fast = search(index, queries, valid, top=3, faiss=True)
+    np.testing.assert_allclose(fast.distance[:, 0], found.distance[:, 0], atol=2e-5)
+    stranger = index.work[:, None] != index.work
+    whole = index.calibration(100)
+    np.testing.assert_allclose(whole.nearest, np.sort(np.where(stranger, table, np.inf).min(1)), atol=1e-5)
+    assert np.isin(whole.pairs.round(4), table[torch.from_numpy(stranger)].numpy().round(4)).mean() > 0.95
+    centroids = [search(index, *some, top=3, mode="centroids") for some in ((queries, valid), (queries[1], valid[1]))]
+    np.testing.assert_array_equal(centroids[0].place, centroids[1].place)
+
+
+def test_a_part_of_a_recording_asks_with_the_same_part_at_all_tempi(tmp_path):
+    index = Index(tmp_path / "index", {**FACTS, "tempi": [0.5, 1.0]})
+
+    def embed(table):
+        row, start, tempo = [], [], []
+        for pace, count in ((0.5, 40), (1.0, 20)):
+            row += [torch.zeros(count, dtype=torch.long)]
+            start += [100.0 * torch.arange(count) / count]
+            tempo += [torch.full((count,), pace)]
+        start = torch.cat(start)
+        vectors = torch.stack([torch.ones_like(start), start], 1)
+        return {
+            "vectors": vectors,
+            "row": torch.cat(row),
+            "start": start,
+            "length": torch.ones(60),
+            "tempo": torch.cat(tempo),
+        }
+
+    index.add(tracks(["a"]), embed)
+    queries, valid = index.asking(np.array([0]), index.windows.first + 5, np.array([10]))
+    assert valid.sum(2).flatten().tolist() == [20, 10]
+    seconds = queries[..., 1] / queries[..., 0]
+    np.testing.assert_allclose(seconds[0, 0], np.arange(25, 75, 2.5), atol=1e-3)
+    np.testing.assert_allclose(seconds[1, 0, :10], np.arange(25, 75, 5.0), atol=1e-3)
 
 
 def turning(tmp_path, reduction="min"):
@@ -431,13 +503,13 @@ def test_other_keys_are_tried(tmp_path):
     index, works, keys = turning(tmp_path)
     query = torch.stack([transpose(w.repeat(3, 1), 7) for w in works])
     for keywords in ({}, {"mode": "centroids"}, {"faiss": True}, {"mode": "works"}):
-        found = index.search(query, top=1, **keywords)
+        found = search(index, query, top=1, **keywords)
         work = found.place[:, 0] if keywords.get("mode") == "centroids" else index.work[found.place[:, 0]]
         assert (work == np.arange(30)).mean() == 1, keywords
         assert found.distance.max() < 0.2
     assert index.centroids().coherence.min() > 0.9
     valid = torch.ones(1, 3, dtype=torch.bool)
-    _, key = index.similarities(query[:1], valid, np.array([0, 0]), np.array([0, 1]))
+    _, key = similarities(index, query[:1], valid, np.array([0, 0]), np.array([0, 1]))
     assert key.tolist() == [(k - 7) % 12 for k in keys[:2].tolist()]
     assert index.calibration(1).kin.max() < index.calibration(1).nearest.min()
     assert index.calibration(1, "centroids").kin.max() < index.calibration(1, "centroids").nearest.min()
@@ -452,15 +524,15 @@ def test_the_shortlist_finds_what_the_whole_search_finds(tmp_path, kind):
     index.add(tracks(names), embed)
     queries = torch.stack([embed.vectors(f"q{i}", f"w{i}")[:1].repeat(2, 1) for i in range(50)])
     for mode in ("recordings", "works"):
-        exact = index.search(queries, top=3, mode=mode, faiss=False)
-        fast = index.search(queries, top=3, mode=mode, faiss=True)
+        exact = search(index, queries, top=3, mode=mode, faiss=False)
+        fast = search(index, queries, top=3, mode=mode, faiss=True)
         assert (fast.place[:, 0] == exact.place[:, 0]).mean() > 0.9
         same = fast.place == exact.place
         np.testing.assert_allclose(fast.distance[same], exact.distance[same], atol=1e-5)
     (stored,) = index.folder.glob("*.faiss")
     stamp = stored.stat().st_mtime_ns
     again = Index.open(index.folder)
-    np.testing.assert_array_equal(again.search(queries, faiss=True).place, index.search(queries, faiss=True).place)
+    np.testing.assert_array_equal(search(again, queries, faiss=True).place, search(index, queries, faiss=True).place)
     assert stored.stat().st_mtime_ns == stamp
     again.remove(["w1"])
     assert not list(index.folder.glob("*.faiss"))
@@ -475,7 +547,7 @@ def test_when_to_take_the_shortlist(built, monkeypatch):
     ]
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     with pytest.raises(UserError, match=r"pip install 'tonnetz\[faiss\]'"):
-        built.search(torch.randn(1, 1, 16), faiss=True)
+        search(built, torch.randn(1, 1, 16), faiss=True)
 
 
 def test_fingerprint_of_weights():

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tonnetz.errors import UserError
-from tonnetz.matching import Matching, profiles
+from tonnetz.matching import Matching
 from tonnetz.reductions import distances, reduce
-from tonnetz.transposition import profile, transpose
+from tonnetz.transposition import profile, profiles, transpose
 
 
 def sets(seed=0, queries=4, references=5, dim=24):

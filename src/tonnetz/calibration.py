@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tonnetz.centroids import centroid_distances, members
 from tonnetz.errors import UserError
+from tonnetz.transposition import turned
 from tonnetz.windows import CELLS, blocks, crops
 
 if TYPE_CHECKING:
@@ -155,16 +157,17 @@ def calibrate(index: Index, level: int = WHOLE) -> dict[str, Tensor]:
     sorted `null_pairs` (L, n), `null_nearest` and `null_kin` (L, k), infinite where there is none; {} when fewer than
     two works are known.
     """
-    from tonnetz.index import CANDIDATES
+    from tonnetz.search import CANDIDATES
     from tonnetz.shortlist import Shortlist
 
     random = np.random.default_rng(SEED)
     typical = typical_windows(index)
-    cost = typical * (level or typical) * max(index.vectors.shape[1], 64) * index.matching.turns  # of a comparison
+    tries = index.matching.turns * len(index.tempi)
+    cost = typical * (level or typical) * max(index.windows.vectors.shape[1], 64) * tries  # of a comparison
     pairs = unrelated_pairs(index.work, int(np.clip(WORK / cost, 1000, PAIRS)))
     if not len(pairs):
         return {}
-    candidates = min(len(index), CANDIDATES) if Shortlist.wanted(None, len(index.vectors)) else len(index)
+    candidates = min(len(index), CANDIDATES) if Shortlist.wanted(None, len(index.windows.row)) else len(index)
     probes = random.permutation(np.unique(pairs))[: int(np.clip(WORK / (cost * candidates), 30, 1000))]
     levels, found = [level], [_recordings(index, pairs, probes, level or None, random)]
     if level == WHOLE and len(index.works) > 1:
@@ -175,7 +178,7 @@ def calibrate(index: Index, level: int = WHOLE) -> dict[str, Tensor]:
 
 def typical_windows(index: Index) -> int:
     """Median number of windows of a recording."""
-    return int(np.median(index.count)) if len(index) else 1
+    return int(np.median(index.windows.count)) if len(index) else 1
 
 
 def level_of(index: Index, windows: int) -> int:
@@ -190,21 +193,24 @@ def _recordings(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distances of unrelated pairs, and of each probe to its nearest stranger and nearest kin.
 
-    The first of a pair, and the probe, is cut to `windows` neighbours at a random place.
+    The first of a pair, and the probe, is cut to `windows` neighbours at a random place, and asks at all tempi.
     """
-    first, count = crops(index.first, index.count, windows, random)
+    from tonnetz.search import nearest_tempo, scores
+
+    first, count = crops(index.windows.first, index.windows.count, windows, random)
     unrelated = np.empty(len(pairs), np.float32)
     order = np.argsort(count[pairs[:, 0]], kind="stable")
-    for part in blocks(count[pairs[order, 0]] * index.vectors.shape[1]):
+    for part in blocks(count[pairs[order, 0]] * index.windows.vectors.shape[1] * len(index.tempi)):
         chosen = order[part]
-        queries, valid = index.cut(first[pairs[chosen, 0]], count[pairs[chosen, 0]])
-        unrelated[chosen] = index.pair_distances(queries, valid, np.arange(len(chosen)), pairs[chosen, 1])
+        mine, other = pairs[chosen].T
+        queries, valid = index.asking(mine, first[mine], count[mine])
+        unrelated[chosen] = nearest_tempo(index, queries, valid, np.arange(len(chosen)), other)[1]
     work = index.work
     nearest, kin = [], []
     step = max(1, CELLS // (8 * len(index)))
     for begin in range(0, len(probes), step):
         mine = probes[begin : begin + step]
-        distance, rows = index.scores(*index.cut(first[mine], count[mine]))  # (q, C)
+        distance, rows = scores(index, *index.asking(mine, first[mine], count[mine]))  # (q, C)
         rows = np.broadcast_to(np.arange(len(index)), distance.shape) if rows is None else rows
         same = work[mine][:, None] == work[rows]
         nearest.append(np.where(same | (work[rows] < 0), np.inf, distance).min(1))  # the unknown may be kin
@@ -215,13 +221,14 @@ def _recordings(
 
 def _centroids(index: Index, pairs: np.ndarray, probes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same from recordings to works; kin is the centroid of the own work without the probe."""
-    work, centroids, members = index.work, index.centroids().vectors, index.members()
-    unrelated = 1 - (index.turned(members[pairs[:, 0]]) * centroids[work[pairs[:, 1]]]).sum(-1).amax(0)
-    mine, own = members[probes], torch.from_numpy(work[probes])
-    distance = index.centroid_distances(mine[:, None], torch.ones(len(mine), 1, dtype=torch.bool))  # (q, W)
+    work, centroids, points = index.work, index.centroids().vectors, members(index)
+    tried = turned(points[pairs[:, 0]], index.matching.turns)  # (turns, n, D)
+    unrelated = 1 - (tried * centroids[work[pairs[:, 1]]]).sum(-1).amax(0)
+    mine, own = points[probes], torch.from_numpy(work[probes])
+    distance = centroid_distances(index, mine[:, None], torch.ones(len(mine), 1, dtype=torch.bool))  # (q, W)
     distance = distance.scatter(1, own[:, None], torch.inf)
     known = np.flatnonzero(work >= 0)
-    total = torch.zeros_like(centroids).index_add_(0, torch.from_numpy(work[known]), members[known])
+    total = torch.zeros_like(centroids).index_add_(0, torch.from_numpy(work[known]), points[known])
     rest = F.normalize(total[own] - mine, dim=-1)
     kin = 1 - (rest * mine).sum(-1)
     alone = torch.bincount(torch.from_numpy(work[known]))[own] < 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -19,6 +19,7 @@ from tonnetz.data.plan import Plan, evaluation_starts
 from tonnetz.data.recordings import Recordings, recording_batches
 from tonnetz.errors import UserError
 from tonnetz.index import weights_fingerprint
+from tonnetz.store import take
 
 ENCODER = ("encoder.", "pooling.", "projection.")  # parts of a task that make its vectors
 SAME = 5e-3  # seconds; segments of one recording that begin so near each other are one
@@ -35,42 +36,48 @@ def fingerprint_of(weights: Mapping[str, Tensor]) -> str:
 
 
 def plan_of(
-    experiment: Experiment, window: float | None = None, hop: float | None = None, pad: str | None = None
+    experiment: Experiment,
+    window: float | None = None,
+    hop: float | None = None,
+    pad: str | None = None,
+    tempi: Sequence[float] = (1.0,),
 ) -> Plan:
-    """The plan of the task's evaluation windows, with other lengths or padding when given, at the tempo of the file."""
+    """The plan of the task's evaluation windows, with other lengths, padding or `tempi` than the file's when given."""
     plan = experiment.data.plan
     span = window or plan.span
-    return replace(plan, seconds=span, window=None, hop=hop or plan.hop or span, pad=pad or plan.pad, tempi=(1.0,))
+    return replace(plan, seconds=span, window=None, hop=hop or plan.hop or span, pad=pad or plan.pad, tempi=tempi)
 
 
 def vectors_of(task: Any, batch: Mapping[str, Tensor], seconds: float, device: torch.device) -> dict[str, Tensor]:
-    """Vectors (m, D) with row, start and length in seconds (m,) of a batch: of its segments, or of its excerpts."""
+    """Vectors (m, D) with row, start, length in seconds and tempo (m,) of a batch: of its segments, or its excerpts."""
     moved = {key: value.to(device) for key, value in batch.items()}
     if hasattr(task, "segments"):
         z, valid, start = task.segments(moved)  # (B, S, D), (B, S), (B, S)
     else:
         z, start = task.embed(moved)[:, None], moved["start"][:, None]
         valid = torch.ones_like(start, dtype=torch.bool)
-    row = batch["row"][:, None].expand(valid.shape)[valid.cpu()]
+    tempo = batch.get("tempo", torch.ones(len(batch["row"])))
+    row, tempo = (value[:, None].expand(valid.shape)[valid.cpu()] for value in (batch["row"], tempo))
     z, start = z[valid].float().cpu(), start[valid].float().cpu()
-    length = torch.full_like(start, getattr(task, "segment", None) or seconds)
-    return {"vectors": z, "row": row, "start": start, "length": length}
+    length = tempo * (getattr(task, "segment", None) or seconds)
+    return {"vectors": z, "row": row, "start": start, "length": length, "tempo": tempo}
 
 
 def embed_batches(
     experiment: Experiment, batches: Iterator[Any], plan: Plan, device: torch.device
 ) -> dict[str, Tensor]:
-    """Vectors of all batches, sorted by row and start; a segment that two windows share counts once."""
+    """Vectors of all batches, sorted by row, tempo and start; a segment that two windows share counts once."""
     task = experiment.task.to(device).eval()
     with torch.inference_mode():
         parts = [vectors_of(task, batch, plan.span, device) for batch in batches]
     if not parts:
-        size = {"vectors": (0, 0), "row": (0,), "start": (0,), "length": (0,)}
+        size = {"vectors": (0, 0), "row": (0,), "start": (0,), "length": (0,), "tempo": (0,)}
         return {name: torch.zeros(shape, dtype=torch.long if name == "row" else None) for name, shape in size.items()}
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    row, start = found["row"].numpy(), found["start"].double().numpy()
-    first = np.lexsort((start, row))
-    again = (np.diff(row[first], prepend=-1) == 0) & (np.diff(start[first], prepend=-1.0) < SAME)
+    row, start, tempo = found["row"].numpy(), found["start"].double().numpy(), found["tempo"].numpy()
+    first = np.lexsort((start, tempo, row))
+    again = (np.diff(row[first], prepend=-1) == 0) & (np.diff(tempo[first], prepend=0) == 0)
+    again &= np.diff(start[first], prepend=-1.0) < SAME
     first = first[~again]
     return {name: value[torch.from_numpy(first)] for name, value in found.items()}
 
@@ -113,7 +120,7 @@ def feature_batches(
             errors[item["row"]] = item["error"]
             continue
         for begin in range(0, len(item["start"]), data.batch_size):
-            part = {key: item[key][begin : begin + data.batch_size] for key in ("features", "lengths", "start")}
+            part = {key: value[begin : begin + data.batch_size] for key, value in item.items() if key != "row"}
             yield {**part, "row": torch.full((len(part["start"]),), item["row"])}
 
 
@@ -127,21 +134,20 @@ def _features(experiment: Experiment, path: str, plan: Plan) -> dict[str, Tensor
     signal = signal / peak if experiment.data.normalize else signal
     with torch.inference_mode():
         whole = frontend(torch.from_numpy(signal)[None, None].to(_device(frontend)))[0].cpu()  # (C, F, T)
-    window = round(plan.span * rate)
-    starts = evaluation_starts(plan, len(signal), rate)
-    count = max(1, int(frontend.frames(torch.tensor(window))))
-    first = torch.from_numpy(starts // frontend.hop).clamp(max=whole.shape[-1] - 1)
-    lengths = (whole.shape[-1] - first).clamp(1, count)  # (n,)
-    place = torch.arange(count)
-    inside = place < lengths[:, None]
-    index = first[:, None] + torch.where(inside, place, place % lengths[:, None])  # (n, count)
-    features = whole[..., index].permute(2, 0, 1, 3)  # (n, C, F, count)
-    if plan.pad == "repeat" and (plan.grid is None or len(signal) < window):  # no segments of repeated ends
-        lengths = torch.full_like(lengths, count)
-    else:
-        low = features.amin((1, 2, 3), keepdim=True) if frontend.floor is None else torch.tensor(frontend.floor)
-        features = torch.where(inside[:, None, None], features, low)
-    return {"features": features, "lengths": lengths, "start": torch.from_numpy(starts / rate)}
+    starts = [evaluation_starts(plan, len(signal), rate, tempo) for tempo in plan.tempi]
+    tempi = np.repeat(np.asarray(plan.tempi, float), [len(some) for some in starts])  # (n,)
+    start = np.concatenate(starts)  # (n,) samples
+    count = max(1, int(frontend.frames(torch.tensor(round(plan.span * rate)))))
+    frames = whole.permute(2, 0, 1).flatten(1).numpy()  # (T, C F)
+    parts = [frames] * len(start)
+    crops, lengths = take(parts, start // frontend.hop, count, tempi, frontend.floor, plan.pad == "repeat")
+    features = torch.from_numpy(crops).unflatten(2, whole.shape[:2]).permute(0, 2, 3, 1)  # (n, C, F, count)
+    return {
+        "features": features.contiguous(),
+        "lengths": torch.from_numpy(lengths),
+        "start": torch.from_numpy(start / rate),
+        "tempo": torch.from_numpy(tempi).float(),
+    }
 
 
 def _device(module: torch.nn.Module) -> torch.device:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from tonnetz.ahead import ahead
 from tonnetz.reductions import TINY, check_distance, check_reduction, distances, reduce
 from tonnetz.threads import one_thread
-from tonnetz.transposition import PITCHES, profile, transpose
+from tonnetz.transposition import likely_turns, profiles, transpose
 
 CELLS = 2**22  # distances held at once
 
@@ -57,27 +57,19 @@ class Matching:
             a, b = F.normalize(a, dim=-1, eps=TINY), F.normalize(b, dim=-1, eps=TINY)
         index = torch.arange(len(a), device=a.device)
         found = torch.full((len(a),), torch.inf, device=a.device)
-        for turn, chosen in enumerate(self._likely(profiles(a, valid_a), profiles(b, valid_b))):
+        for turn, chosen in enumerate(likely_turns(profiles(a, valid_a), profiles(b, valid_b), self.turns)):
             some = index[chosen]
             if len(some):
                 near = self._pairs(transpose(a, turn) if turn else a, b, valid_a, valid_b, some, some)
                 found[some] = torch.minimum(found[some], near)
         return found
 
-    def _likely(self, a: Tensor, b: Tensor) -> list[Tensor]:
-        """Whether each pair of profiles (..., 12) tries each turn: one mask (...) a turn."""
-        if self.turns == 1:
-            return [torch.ones(torch.broadcast_shapes(a.shape, b.shape)[:-1], dtype=torch.bool, device=a.device)]
-        agreement = torch.stack([(a.roll(turn, -1) * b).sum(-1) for turn in range(PITCHES)], -1)  # (..., 12)
-        chosen = torch.zeros_like(agreement, dtype=torch.bool)
-        chosen.scatter_(-1, agreement.topk(self.turns, -1).indices, True)
-        return list(chosen.unbind(-1))
-
     def _turns(
         self, a: Tensor, b: Tensor, valid_a: Tensor, valid_b: Tensor
     ) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
         """Each turn with the pairs (query, reference) that try it."""
-        for turn, chosen in enumerate(self._likely(profiles(a, valid_a)[:, None], profiles(b, valid_b)[None])):
+        mine, other = profiles(a, valid_a)[:, None], profiles(b, valid_b)[None]
+        for turn, chosen in enumerate(likely_turns(mine, other, self.turns)):
             pairs = chosen.nonzero(as_tuple=True)
             if len(pairs[0]):
                 yield turn, pairs  # type: ignore[misc]
@@ -115,11 +107,3 @@ class Matching:
             return torch.cat([some(begin) for begin in starts])
         with one_thread():  # several blocks side by side
             return torch.cat(list(ahead(some, iter(starts), os.cpu_count() or 1)))
-
-
-def profiles(z: Tensor, valid: Tensor) -> Tensor:
-    """Centred unit pitch profile (N, 12) of tracks (N, S, D); zeros when D is no multiple of 12."""
-    if z.shape[-1] % PITCHES:
-        return z.new_zeros(len(z), PITCHES)
-    mean = profile(z * valid[..., None])  # (N, 12)
-    return F.normalize(mean - mean.mean(-1, keepdim=True), dim=-1)

@@ -14,7 +14,7 @@ from tonnetz.matching import Matching
 from tonnetz.metrics.ranking import KEPT, Ranking, Retrieval, intervals
 from tonnetz.metrics.vectors import Segments
 from tonnetz.reductions import symmetric
-from tonnetz.windows import CELLS, extents, gather
+from tonnetz.windows import CELLS, extents, gather, own_tempo
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def distances(
     excerpts from their middle.
     """
     tempi = found.tempi
-    own = min(tempi, key=lambda tempo: abs(tempo - 1))
+    own = own_tempo(tempi)
     answer = Gallery.of(found.at(own), tracks, seconds[1])
     askers = [Gallery.of(found.at(tempo), tracks, seconds[0]) for tempo in tempi]
     size = block_size(answer, askers, references)

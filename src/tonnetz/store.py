@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,28 +79,13 @@ class FeatureStore:
     def read(
         self, rows: np.ndarray, first: np.ndarray, count: int, tempi: np.ndarray | None = None, repeat: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return crops (B, C, F, count) float32 and their valid frames (B,), from frame `first` (B,) on.
-
-        With `tempi` (B,) a crop is made of tempo x count frames, brought to `count` by linear interpolation. What a
-        recording lacks at its end is filled with the front-end's floor (or the crop's own minimum); a crop from the
-        start of a recording that is too short, with itself again (`repeat`).
-        """
+        """Return crops (B, C, F, count) float32 and their valid frames (B,), from frame `first` (B,) on; see `take`."""
+        sources = []
+        for row in rows:
+            begin = self.first[row]
+            sources.append(self._map(row // SHARD)[begin : begin + self.frames[row]])
         tempi = np.ones(len(rows)) if tempi is None else tempi
-        wide = np.maximum(1, np.round(count * tempi).astype(np.int64))  # (B,) frames to read
-        have = np.clip(self.frames[rows] - first, 1, wide)  # (B,)
-        lengths = np.where(have == wide, count, np.clip(np.round(have / tempi).astype(np.int64), 1, count))
-        out = np.empty((len(rows), count, self.channels * self.bins), np.float32)  # (B, T, C * F)
-        for i, (row, start, size, length) in enumerate(zip(rows, first, have, lengths, strict=True)):
-            begin = self.first[row] + min(start, self.frames[row] - 1)
-            crop = self._map(row // SHARD)[begin : begin + size]
-            out[i, :length] = crop if size == length else interpolate(crop, length)
-            if length < count:
-                if repeat and start == 0:
-                    out[i] = out[i, np.arange(count) % length]
-                else:
-                    out[i, length:] = out[i, :length].min() if self.floor is None else self.floor
-        if repeat:
-            lengths = np.where(first == 0, count, lengths)
+        out, lengths = take(sources, first, count, tempi, self.floor, repeat)
         shape = (len(rows), count, self.channels, self.bins)
         return np.ascontiguousarray(out.reshape(shape).transpose(0, 2, 3, 1)), lengths  # (B, C, F, T)
 
@@ -112,6 +97,37 @@ class FeatureStore:
     def __getstate__(self) -> dict[str, object]:
         """Workers open their own maps: a pickled memory map would travel as its whole content."""
         return {**self.__dict__, "_maps": {}}
+
+
+def take(
+    sources: Sequence[np.ndarray],
+    first: np.ndarray,
+    count: int,
+    tempi: np.ndarray,
+    floor: float | None = None,
+    repeat: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Crops (B, count, D) of the frames (T, D) of recordings, from frame `first` (B,) on, and their valid frames (B,).
+
+    A crop is made of tempo x count frames, brought to `count` by linear interpolation. What a recording lacks at its
+    end is filled with the `floor` (None: the crop's own minimum); a crop from the start of a recording that is too
+    short, with itself again (`repeat`).
+    """
+    size = np.array([len(frames) for frames in sources])
+    wide = np.maximum(1, np.round(count * tempi).astype(np.int64))  # (B,) frames to read
+    have = np.clip(size - first, 1, wide)  # (B,)
+    lengths = np.where(have == wide, count, np.clip(np.round(have / tempi).astype(np.int64), 1, count))
+    out = np.empty((len(sources), count, sources[0].shape[1]), np.float32)  # (B, T, D)
+    for i, (frames, start, length) in enumerate(zip(sources, first, lengths, strict=True)):
+        begin = min(start, size[i] - 1)
+        crop = frames[begin : begin + have[i]]
+        out[i, :length] = crop if have[i] == length else interpolate(crop, length)
+        if length < count:
+            if repeat and start == 0:
+                out[i] = out[i, np.arange(count) % length]
+            else:
+                out[i, length:] = out[i, :length].min() if floor is None else floor
+    return out, np.where(first == 0, count, lengths) if repeat else lengths
 
 
 def interpolate(frames: np.ndarray, count: int) -> np.ndarray:

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 CELLS = 2**24  # numbers held at once
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of recordings, as they are read at one tempo, sorted by recording and time."""
+
+    vectors: Tensor  # (M, D) of unit length
+    norms: Tensor  # (M,) lengths before
+    start: Tensor  # (M,) seconds
+    length: Tensor  # (M,) seconds
+    row: np.ndarray  # (M,) recording
+    first: np.ndarray  # (R,)
+    count: np.ndarray  # (R,)
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Tensor], row: np.ndarray, recordings: int, tempo: float) -> Windows:
+        """Those of the windows (M,) with recordings `row` (M,) that were read at a tempo."""
+        mine = (arrays["tempo"] - tempo).abs() < 1e-4
+        parts = [arrays[name] for name in ("vectors", "norms", "start", "length")]
+        if not mine.all():
+            parts, row = [part[mine] for part in parts], row[mine.numpy()]
+        return cls(*parts, row, *extents(row, recordings))
+
+
+def own_tempo(tempi: Sequence[float]) -> float:
+    """Of several tempi the one that is nearest to a recording's own: references are read at it."""
+    return min(tempi, key=lambda tempo: abs(tempo - 1))
 
 
 def extents(row: np.ndarray, tracks: int) -> tuple[np.ndarray, np.ndarray]:

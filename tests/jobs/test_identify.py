@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file
 
 from tests.conftest import RATE
 from tonnetz import cli as command
@@ -19,6 +20,7 @@ from tonnetz.data.recordings import find_recordings
 from tonnetz.index import Index
 from tonnetz.jobs.identify import best_run, spots
 from tonnetz.jobs.index import file_table
+from tonnetz.search import search
 
 WORKS, VERSIONS = 10, 3
 
@@ -315,8 +317,8 @@ def test_a_killed_index_goes_on(cli, place, tmp_path, monkeypatch):
     assert sum(asked) == WORKS * VERSIONS - 16
     one, two = Index.open(tmp_path / "new"), Index.open(place / "index")
     assert set(one.table["id"]) == set(two.table["id"])
-    query = two.vectors[None, two.row == 5]
-    np.testing.assert_allclose(one.search(query).distance, two.search(query).distance, atol=1e-5)
+    query = two.windows.vectors[None, two.row == 5]
+    np.testing.assert_allclose(search(one, query).distance, search(two, query).distance, atol=1e-5)
 
 
 def test_files_and_corpus_give_the_same_vectors(cli, place, tmp_path):
@@ -327,7 +329,7 @@ def test_files_and_corpus_give_the_same_vectors(cli, place, tmp_path):
     files, corpus = Index.open(tmp_path / "files"), Index.open(place / "index")
     for i, path in enumerate(files.table["path"]):
         (row,) = [r for r, other in enumerate(corpus.table["path"]) if other == path]
-        a, b = files.vectors[files.row == i], corpus.vectors[corpus.row == row]
+        a, b = files.windows.vectors[files.row == i], corpus.windows.vectors[corpus.row == row]
         assert a.shape == b.shape
         assert (a * b).sum(1).min() > 0.99
 
@@ -351,6 +353,44 @@ def test_compare(ask, place, index):
     bad = ask("job=compare", f"job.a={a}", "job.b=none.wav", run="bad")
     assert bad.status == 2
     assert "none.wav: no such file" in bad.err
+
+
+def test_tempi_count_in_index_identify_and_compare_as_in_a_test(cli, place, tmp_path):
+    ckpt = f"ckpt={place / 'outputs' / 'fit' / 'checkpoints' / 'best.ckpt'}"
+    how = ["task=csi", "task.plan.tempi=[0.9,1.0,1.1]", "task.reduction=smeanmin"]
+    tested = cli("job=test", ckpt, *how, "job.split=train", "job.distances=true", run="tested")
+    assert tested.status == 0, tested.err
+    table = load_file(tested.folder / "distances.safetensors")["distances"].numpy()
+    names = pl.read_csv(tested.folder / "distances.csv").filter(pl.col("side") == "query")["id"].to_list()
+    made = cli("job=index", ckpt, *how, f"job.index={tmp_path / 'paced'}", "job.splits=[train]", run="made")
+    assert made.status == 0, made.err
+    index = Index.open(tmp_path / "paced")
+    assert index.tempi == [0.9, 1.0, 1.1]
+    assert len(index.row) == sum(len(windows.row) for windows in index.asked) > 2 * len(index.windows.row)
+    files = ",".join(str(place / "tunes" / f"{name}.wav") for name in names)
+    words = [f"job.index={tmp_path / 'paced'}", "job.mode=recordings", f"job.top={len(names)}"]
+    found = cli("job=identify", ckpt, *words, f"job.inputs=[{files}]", run="found").json("matches.json")
+    for q, item in enumerate(found):
+        for match in item["matches"]:
+            r = names.index(match["recording"])
+            if r != q:  # a test does not compare a recording with itself
+                assert match["distance"] == pytest.approx(table[q, r], abs=2e-3)
+    calibration = index.calibration(10**6)
+    work = np.array([name.split("/")[0] for name in names])
+    other = work[:, None] != work
+    assert len(calibration.pairs) == other.sum() // 2
+    closest = np.sort(np.where(other, table, np.inf).min(1))
+    np.testing.assert_allclose(calibration.nearest, closest, atol=2e-3)
+    by = {(names[q], m["recording"]): m for q, item in enumerate(found) for m in item["matches"]}
+    work = names[0].split("/")[0]
+    slow, same = by[f"{work}/v1", f"{work}/v0"], by[f"{work}/v0", f"{work}/v0"]
+    assert slow["ratio"] == pytest.approx(1 / 1.1, abs=1e-3)
+    assert same["ratio"] == 1
+    assert slow["match_start"] == pytest.approx(slow["query_start"] / 1.1, abs=1.5)
+    one, two = (place / "tunes" / work / f"v{i}.wav" for i in (1, 0))
+    pair = cli("job=compare", ckpt, f"job.index={tmp_path / 'paced'}", f"job.a={one}", f"job.b={two}", run="pair")
+    assert pair.json("compare.json")["distance"] == pytest.approx(slow["distance"], abs=1e-3)
+    assert pair.json("compare.json")["ratio"] == pytest.approx(1 / 1.1, abs=1e-3)
 
 
 def test_align(ask, place):
@@ -437,7 +477,7 @@ def test_recordings_longer_than_a_window(ask, index, tmp_path, seconds):
     added = ask("job=index", "job.action=add", f"job.inputs=[{tmp_path / 'b.wav'}]", run="add")
     assert added.status == 0, added.err
     made = Index.open(index)
-    start = made.start.numpy()[made.row == len(made) - 1]
+    start = made.windows.start.numpy()[made.row == len(made) - 1]
     steps = np.diff(start)
     np.testing.assert_allclose(steps, np.median(steps), atol=1e-3)
     assert start[0] == 0

@@ -24,7 +24,6 @@ def naive(z, group, valid, temperature, matches, stride, pitches):
     """The definition: of each ordered pair the best mutual matches, each against all segments of other works."""
     tracks = [z[b, ::stride][valid[b, ::stride]] for b in range(len(z))]
     turns = 12 if pitches == 12 else 1
-    size = z[:, ::stride].shape[1]
 
     def similarity(a, b, turn):
         a, b = F.normalize(a, dim=0), F.normalize(b, dim=0)
@@ -36,11 +35,10 @@ def naive(z, group, valid, temperature, matches, stride, pitches):
             if i == j or group[i] != group[j] or group[i] < 0:
                 continue
             tables = [[[similarity(a, b, turn) for b in tracks[j]] for a in tracks[i]] for turn in range(turns)]
-            count = max(1, size // 3)
+            count = max(1, len(tracks[i]) // 3)
 
             def goodness(table, count=count):
-                best = sorted((max(line) for line in table), reverse=True)[:count]
-                return sum(best + [-1e4] * (count - len(best))) / count
+                return sum(sorted((max(line) for line in table), reverse=True)[:count])
 
             table = max(tables, key=goodness)
             ranked = []

@@ -22,7 +22,7 @@ from tonnetz.jobs.compare import similarity_figure
 from tonnetz.manifest import Run
 from tonnetz.quiet import quiet
 from tonnetz.tracks import SPLITS
-from tonnetz.transposition import PITCHES, transpose
+from tonnetz.transposition import turn_towards, turned
 from tonnetz.windows import extents
 
 
@@ -79,22 +79,14 @@ def chosen(
     work = (frame["work"].rank("dense").cast(pl.Int64) - 1).fill_null(-1).to_numpy()
     mean = torch.zeros(len(work), vectors.shape[1]).index_add_(0, row, vectors)
     if getattr(matching, "turns", 1) > 1:
-        key = keys(mean, work)
-        turned = torch.stack([transpose(vectors, turn) for turn in range(PITCHES)])  # (12, M, D)
-        vectors = turned[key[row], torch.arange(len(vectors))]
+        place, inverse = np.unique(work, return_index=True, return_inverse=True)[1:]
+        key = turn_towards(mean, mean[torch.from_numpy(place[inverse])])[1]  # (N,)
+        vectors = turned(vectors)[key[row], torch.arange(len(vectors))]
         mean = torch.zeros_like(mean).index_add_(0, row, vectors)
     pairs = same_work_pairs(work, job.pairs, job.budget, job.seed, F.normalize(mean, dim=-1))
     if not len(pairs):
         raise UserError(f"job.split={job.split}: no work has two recordings there; nothing can be aligned")
     return pairs, vectors
-
-
-def keys(mean: Tensor, work: np.ndarray) -> Tensor:
-    """Rotation (N,) that makes the mean vector of each recording most like that of its work's first one."""
-    place, inverse = np.unique(work, return_index=True, return_inverse=True)[1:]
-    first = torch.from_numpy(place[inverse])
-    turned = torch.stack([transpose(mean, turn) for turn in range(PITCHES)])  # (12, N, D)
-    return (turned * mean[first]).sum(-1).argmax(0)
 
 
 def draw(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torch.nn import functional as F
 
 from tonnetz.alignment import align, check_method, lay, similarities
 from tonnetz.build import Experiment, restore
@@ -20,7 +22,8 @@ from tonnetz.index import Index
 from tonnetz.jobs.index import UNCALIBRATED, check, facts_of, plan_for
 from tonnetz.manifest import Run, write_json
 from tonnetz.quiet import quiet
-from tonnetz.windows import extents, gather
+from tonnetz.reductions import TINY
+from tonnetz.transposition import best_turn, in_semitones, turned
 
 
 def run(cfg: DictConfig, run: Run) -> None:
@@ -57,36 +60,64 @@ def compare(experiment: Experiment, index: Index, cfg: DictConfig) -> tuple[dict
     found = embed_files(experiment, paths, plan_for(index, experiment), device, errors)
     if errors:
         raise UserError(next(iter(errors.values())))
-    row, start = found["row"].numpy(), found["start"].numpy()
-    first, count = extents(row, 2)
-    (a, real_a), (b, real_b) = (gather(found["vectors"], first[[i]], count[[i]]) for i in (0, 1))
-    distance = float(index.matching.pairs(a, b, real_a, real_b))
-    turned = index.turned(a[0])  # (turns, S, D)
-    unit = [vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-8) for vectors in (turned, b[0])]
-    key = int((unit[0] @ unit[1].mT).amax(-1).sum(-1).argmax())
-    step, length = step_of(row, start), float(found["length"][0])
-    laid = lay(torch.cat([unit[0][key], unit[1]]), first, count, start, step)
+    b = part(found, 1, index.tempo)
+    asked = [part(found, 0, tempo) for tempo in index.tempi]
+    tried = [float(index.matching.pairs(*_pair(a["vectors"], b["vectors"]))) for a in asked]
+    distance, tempo, a = min(zip(tried, index.tempi, asked, strict=True), key=lambda one: one[0])
+    units = [F.normalize(side["vectors"], dim=-1, eps=TINY) for side in (a, b)]
+    cells = turned(units[0], index.matching.turns) @ units[1].T  # (turns, S, s)
+    key = int(best_turn(cells.amax(-1)))
+    units[0] = turned(units[0], index.matching.turns)[key]
+    start = torch.cat([a["start"] / tempo, b["start"]]).numpy()  # of a at the tempo that is heard
+    count = np.array([len(side["start"]) for side in (a, b)])
+    step, length = step_of(np.repeat([0, 1], count), start), float(b["length"][0])
+    laid = lay(torch.cat(units), np.cumsum(count) - count, count, start, step)
     pair = np.array([[0, 1]])
     aligned = align(*laid, pair, length, step, cfg.job.method, cfg.job.minimum, cfg.job.overlap)
+    aligned["ratio"] = aligned["ratio"] / tempo
     result = {"a": paths[0], "b": paths[1], "windows": count.tolist(), "distance": distance}
-    result |= {"semitones": key - 12 if key > 6 else key, **{name: float(value[0]) for name, value in aligned.items()}}
+    result |= {"semitones": in_semitones(key), **{name: float(value[0]) for name, value in aligned.items()}}
     cells = similarities(*laid, pair)[0].numpy()
-    return result, similarity_figure(cells, step, length, result["ratio"], result["shift"], paths)
+    return result, similarity_figure(cells, step, length, result["ratio"], result["shift"], paths, tempo)
+
+
+def part(found: Mapping[str, Tensor], row: int, tempo: float) -> dict[str, Tensor]:
+    """What was found of one recording at one tempo."""
+    mine = (found["row"] == row) & ((found["tempo"] - tempo).abs() < 1e-4)
+    return {name: value[mine] for name, value in found.items()}
+
+
+def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Two sets of vectors as a batch of one pair, with masks."""
+    masks = (torch.ones(1, len(side), dtype=torch.bool) for side in (a, b))
+    return (a[None], b[None], *masks)
 
 
 def similarity_figure(
-    similarity: np.ndarray, step: float, window: float, ratio: float, shift: float, names: Sequence[str]
+    similarity: np.ndarray,
+    step: float,
+    window: float,
+    ratio: float,
+    shift: float,
+    names: Sequence[str],
+    tempo: float = 1.0,
 ) -> Figure:
-    """Cosines (n, m) of the windows of two recordings, `step` seconds apart, with the line t_b = ratio t_a + shift."""
-    n, m = similarity.shape
-    low, high = window / 2 - step / 2, window / 2 + step * (np.array([n, m]) - 0.5)  # windows stand for their middles
+    """Cosines (n, m) of the windows of two recordings, `step` seconds apart, with the line t_b = ratio t_a + shift.
+
+    Those of a are as many seconds apart when it is played `tempo` times as fast.
+    """
+    pace = np.array([tempo, 1.0])
+    low = pace * (window - step) / 2  # windows stand for their middles
+    high = low + pace * step * np.array(similarity.shape)
     figure = Figure(figsize=(7, 6), layout="constrained")
     axis = figure.subplots()
-    image = axis.imshow(similarity, origin="lower", aspect="auto", extent=(low, high[1], low, high[0]), cmap="magma")
+    image = axis.imshow(
+        similarity, origin="lower", aspect="auto", extent=(low[1], high[1], low[0], high[0]), cmap="magma"
+    )
     figure.colorbar(image, ax=axis, shrink=0.8, label="cosine similarity")
-    times = np.array([low, high[0]])
+    times = np.array([low[0], high[0]])
     axis.plot(ratio * times + shift, times, "c--", lw=1.2, label=f"b = {ratio:.3f} a {shift:+.1f} s")
-    axis.set(xlim=(low, high[1]), ylim=(low, high[0]), xlabel=f"seconds of b: {names[1][-50:]}")
+    axis.set(xlim=(low[1], high[1]), ylim=(low[0], high[0]), xlabel=f"seconds of b: {names[1][-50:]}")
     axis.set_ylabel(f"seconds of a: {names[0][-50:]}")
     axis.legend(loc="upper right", fontsize=8)
     return figure

@@ -12,6 +12,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
+from torch.nn import functional as F
 
 from tonnetz.alignment import lag, places, regular
 from tonnetz.atomic import replacing
@@ -26,10 +27,13 @@ from tonnetz.jobs.index import UNCALIBRATED, as_list, check, index_folder, misle
 from tonnetz.jobs.predict import report_bad
 from tonnetz.manifest import Run, write_json
 from tonnetz.quiet import quiet
+from tonnetz.search import nearest_tempo, search, similarities
+from tonnetz.transposition import in_semitones
 from tonnetz.windows import extents, gather
 
 COLUMNS = ["query", "match", "rank", "work", "recording", "distance", "z", "p", "chance"]
-PLACES = ["query_start", "match_start", "shift", "confidence", "semitones"]
+MET = ["query_start", "match_start", "shift", "confidence", "semitones"]
+PLACES = [*MET[:2], "ratio", *MET[2:]]  # second t of the query is second ratio x t + shift of the match
 
 
 def run(cfg: DictConfig, run: Run) -> None:
@@ -88,14 +92,13 @@ def identify(index: Index, found: dict[str, Tensor], paths: Sequence[str], job: 
     """One dict a query that has vectors: path, whether it has a match, and the matches, nearest first."""
     if job.get("reduction"):
         index.match_by(job.reduction)
-    rows, code = found["row"].unique(return_inverse=True)
+    rows = found["row"].unique()
     if not len(rows):
         return []
-    first, count = extents(code.numpy(), len(rows))
-    queries, valid = gather(found["vectors"], first, count)
-    best = index.search(queries, valid, job.top, job.mode, job.faiss)
+    queries, valid, start, count = questions(index, found, rows)
+    best = search(index, queries, valid, job.top, job.mode, job.faiss)
     places = best.place[:, : job.places] if job.mode != "centroids" else best.place[:, :0]
-    where = offsets(index, queries, valid, gather(found["start"], first, count)[0].numpy(), places)
+    where = offsets(index, queries, valid, start, places)
     results = []
     for q, row in enumerate(rows.tolist()):
         calibration = index.calibration(int(count[q]), job.mode) if not job.get("reduction") else None
@@ -105,6 +108,25 @@ def identify(index: Index, found: dict[str, Tensor], paths: Sequence[str], job: 
         head = {"path": paths[row], "windows": int(count[q]), "match": match, "threshold": limit}
         results.append({**head, "work": matches[0]["work"] if match else None, "matches": matches})
     return results
+
+
+def questions(index: Index, found: dict[str, Tensor], rows: Tensor) -> tuple[Tensor, Tensor, np.ndarray, np.ndarray]:
+    """Vectors (T, Q, S, D) of the recordings `rows` (Q,) at every tempo of the index, their mask and starts (T, Q, S).
+
+    And how many windows each has at its own tempo (Q,). Starts are in seconds of the recording.
+    """
+    row, tempo = torch.searchsorted(rows, found["row"]).numpy(), found["tempo"]
+    parts = []
+    for t in index.tempi:
+        mine = (tempo - t).abs() < 1e-4
+        first, count = extents(row[mine.numpy()], len(rows))
+        vectors, real = gather(found["vectors"][mine], first, count)
+        parts.append((vectors, real, gather(found["start"][mine], first, count)[0], count))
+    most = max(part[0].shape[1] for part in parts)
+    missing = [most - part[0].shape[1] for part in parts]
+    vectors = torch.stack([F.pad(p[0], (0, 0, 0, n)) for p, n in zip(parts, missing, strict=True)])
+    real, start = (torch.stack([F.pad(p[i], (0, n)) for p, n in zip(parts, missing, strict=True)]) for i in (1, 2))
+    return vectors, real, start.numpy(), parts[index.tempi.index(index.tempo)][3]
 
 
 def threshold(calibration: Calibration | None, job: Any) -> float | None:
@@ -151,28 +173,38 @@ def offsets(
 ) -> list[dict[str, list[Any]]]:
     """Where in both recordings the best pair of windows is, and the shift of the best alignment, for every match.
 
-    `start` (Q, S) are the windows of the queries, `place` (Q, k) recordings of the index, -1 for none.
+    Queries (T, Q, S, D) have windows at `start` (T, Q, S); of its tempi a query takes the one that brings it nearest.
+    `place` (Q, k) are recordings of the index, -1 for none.
     """
     query, column = np.nonzero(place >= 0)
     row = place[query, column]
+    chosen = nearest_tempo(index, queries, valid, query, row)[0] if len(query) else query  # (P,)
+    tempo = np.array(index.tempi)[chosen]
+    asked = chosen * queries.shape[1] + query  # among the T Q questions
+    queries, valid = queries.flatten(0, 1), valid.flatten(0, 1)
+    paced = (start / np.array(index.tempi)[:, None, None]).reshape(valid.shape)  # seconds at the tempo that is heard
     owner, window = np.nonzero(valid.numpy())
-    rows, starts = np.r_[index.row, len(index) + owner], np.r_[index.start.numpy(), start[owner, window]]
-    step = step_of(rows, starts)
-    blocks = ((query[i : i + 64], row[i : i + 64]) for i in range(0, len(row), 64))
-    parts = [_meet(index, queries, valid, start, *block, step) for block in blocks]
-    columns = [np.concatenate(values) for values in zip(*parts, strict=True)] if parts else [np.zeros(0)] * len(PLACES)
+    own = index.windows
+    step = step_of(np.r_[own.row, len(index) + owner], np.r_[own.start.numpy(), paced[owner, window]])
+    blocks = ((asked[i : i + 64], row[i : i + 64]) for i in range(0, len(row), 64))
+    parts = [_meet(index, queries, valid, paced, *block, step) for block in blocks]
+    columns = [np.concatenate(values) for values in zip(*parts, strict=True)] if parts else [np.zeros(0)] * 5
+    named = {"ratio": 1 / tempo, **dict(zip(MET, columns, strict=True))}
+    named["query_start"] = named["query_start"] * tempo
     mine = [query == q for q in range(len(place))]
-    return [{n: c[m].round(3).tolist() for n, c in zip(PLACES, columns, strict=True)} for m in mine]
+    return [{name: named[name][m].round(3).tolist() for name in PLACES} for m in mine]
 
 
 def _meet(
     index: Index, queries: Tensor, valid: Tensor, start: np.ndarray, query: np.ndarray, row: np.ndarray, step: float
 ) -> tuple[np.ndarray, ...]:
-    cells, key = index.similarities(queries, valid, query, row)  # (P, S, s)
+    """The columns MET of pairs (P,) of queries (Q, S, D) with windows at `start` (Q, S), and recordings."""
+    windows = index.windows
+    cells, key = similarities(index, queries, valid, query, row)  # (P, S, s)
     begin, mine = start[query], valid.numpy()[query]  # (P, S) each
     place = np.arange(cells.shape[2])
-    other = place < index.count[row][:, None]  # (P, s)
-    end = index.start.numpy()[np.where(other, index.first[row][:, None] + place, 0)]
+    other = place < windows.count[row][:, None]  # (P, s)
+    end = windows.start.numpy()[np.where(other, windows.first[row][:, None] + place, 0)]
     i, j = spots(begin, mine, step), spots(end, other, step)
     pairs = np.arange(len(row))[:, None]
     grid = torch.full((len(row), int(i.max()) + 2, int(j.max()) + 2), torch.nan)
@@ -182,7 +214,7 @@ def _meet(
     shift, sure = lag(grid.masked_fill(torch.from_numpy(off[0][:, :, None] | off[1][:, None]), torch.nan)[:, :-1, :-1])
     best = best_run(grid[:, :-1, :-1]).numpy()[:, None]  # the last places took the windows that have none
     here, there = (i == best // (grid.shape[2] - 1)).argmax(1), (j == best % (grid.shape[2] - 1)).argmax(1)
-    semitones = np.where(key.numpy() > 6, key.numpy() - 12, key.numpy())
+    semitones = np.array([in_semitones(turn) for turn in key.tolist()])
     return begin[pairs[:, 0], here], end[pairs[:, 0], there], step * shift.numpy(), sure.numpy(), semitones
 
 

@@ -86,10 +86,10 @@ def grow(cfg: DictConfig, run: Run, folder: Path) -> None:
     table, embed = source(cfg, experiment, index, device, errors)
     with progress_bar("embedding") as advance:
         counts = index.add(table, embed, advance)
-    if Shortlist.wanted(None, len(index.vectors)) and Shortlist.installed():
+    if Shortlist.wanted(None, len(index.windows.row)) and Shortlist.installed():
         index.shortlist()
     print(", ".join(f"{n} {what}" for what, n in counts.items() if n) or "nothing to do")
-    works = f"{len(index)} recordings of {len(index.works)} works, {len(index.vectors):,} vectors"
+    works = f"{len(index)} recordings of {len(index.works)} works, {len(index.row):,} vectors"
     print(f"{works}: {folder}")
     if not index.works:
         print("no recording has a work: name them in a spreadsheet (job.works=FILE.csv), or index a corpus (data=...)")
@@ -100,7 +100,7 @@ def grow(cfg: DictConfig, run: Run, folder: Path) -> None:
 def facts_of(experiment: Experiment, job: Any) -> dict[str, Any]:
     """What the vectors of a new index have in common."""
     task: Any = experiment.task
-    plan = plan_of(experiment, pad=job.pad)
+    plan = plan_of(experiment, pad=job.pad, tempi=experiment.data.plan.tempi)
     matching = getattr(task, "matching", None)
     return {
         "encoder": model_fingerprint(task),
@@ -108,6 +108,7 @@ def facts_of(experiment: Experiment, job: Any) -> dict[str, Any]:
         "window": float(plan.span),
         "hop": float(plan.hop or plan.span),
         "pad": plan.pad,
+        "tempi": [float(tempo) for tempo in plan.tempi],
         "normalize": bool(experiment.data.normalize),
         "segment": getattr(task, "segment", None),
         "segment_hop": getattr(task, "segment_hop", None),
@@ -139,8 +140,8 @@ def misled(index: Index, reduction: str | None = None) -> str | None:
 
 
 def plan_for(index: Index, experiment: Experiment, pad: str | None = None) -> Any:
-    """The windows that the index was made of."""
-    return plan_of(experiment, index.facts["window"], index.facts["hop"], pad or index.facts["pad"])
+    """The windows that the index was made of, at all the tempi at which a query is read."""
+    return plan_of(experiment, index.facts["window"], index.facts["hop"], pad or index.facts["pad"], index.tempi)
 
 
 Embed = Callable[[pl.DataFrame], Mapping[str, Tensor]]

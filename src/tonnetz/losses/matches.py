@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from tonnetz.losses.metric import MetricLoss, check_positive
 from tonnetz.reductions import TINY
-from tonnetz.transposition import PITCHES, transpose
+from tonnetz.transposition import PITCHES, best_turn, turned
 
 
 class BestMatches(MetricLoss):
@@ -52,7 +52,8 @@ class BestMatches(MetricLoss):
         rest = score.amax(0).masked_fill(~other, -torch.inf).flatten(2).logsumexp(2)  # (B, S)
         pair = score[:, first, :, second]  # (P, turns, S, S)
         pair = pair.masked_fill(~(valid[first][:, None, :, None] & valid[second][:, None, None]), -torch.inf)
-        pair = pair[torch.arange(len(pair)), self._turn(pair)]  # (P, S, S) in the best transposition
+        key = best_turn(pair.detach().amax(3).movedim(1, 0))  # (P,)
+        pair = pair[torch.arange(len(pair)), key]  # (P, S, S) in the best transposition
         near, column = pair.max(2)  # (P, S)
         chosen, usable = self._mutual(pair.detach(), near.detach(), column)
         cost = F.softplus(rest[first].gather(1, chosen) - near.gather(1, chosen))  # (P, matches)
@@ -71,14 +72,9 @@ class BestMatches(MetricLoss):
     def _similarities(self, z: Tensor) -> Tensor:
         """Cosines over temperature of all segments in all transpositions of one side: (turns, B, S, B, S)."""
         unit = F.normalize(z.flatten(0, 1), dim=-1, eps=TINY)  # (B S, D)
-        turned = torch.stack([transpose(unit, n) for n in range(self.turns)]) if self.turns > 1 else unit[None]
-        return (turned @ unit.T).unflatten(2, z.shape[:2]).unflatten(1, z.shape[:2]) / self.temperature
-
-    def _turn(self, pair: Tensor) -> Tensor:
-        """The transposition (P,) in which the best third of the segments match best."""
-        near = pair.detach().amax(3)  # (P, turns, S)
-        best = near.topk(max(1, near.shape[2] // 3), 2).values.clamp(min=-1e4)
-        return best.mean(2).argmax(1)
+        return (turned(unit, self.turns) @ unit.T).unflatten(2, z.shape[:2]).unflatten(
+            1, z.shape[:2]
+        ) / self.temperature
 
     def _mutual(self, pair: Tensor, near: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
         """Rows (P, matches) of the best matches, mutual ones first, and which of them exist."""
