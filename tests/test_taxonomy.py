@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tonnetz.errors import UserError
-from tonnetz.taxonomy import ALIASES, FOLDER, Taxonomy
+from tonnetz.taxonomy import ALIASES, FOLDER, Taxonomy, packaged
 
 # All labels of the corpora, as they are written there.
 LABELS = {
@@ -461,3 +461,60 @@ def test_flat(tree):
 def test_bad_control(name):
     with pytest.raises(UserError, match=r"data\.taxonomy="):
         Taxonomy.load(name)
+
+
+def test_tree_of_the_paper():
+    """Sizes as in the published description, and the misplaced instruments that make it what it was."""
+    paper = Taxonomy.load("music_trees")
+    families = [name for name in paper.nodes if paper.parent(name) is None and name not in paper.groups]
+    assert {name: len(paper.leaves(name)) for name in families} == {
+        "chordophones": 29,
+        "aerophones": 36,
+        "idiophones": 21,
+        "membranophones": 13,
+        "voices": 12,
+    }
+    assert paper.depth == 5
+    assert paper.family("gu") == "idiophones"
+    for a, b in (("harp", "banjo"), ("pipe_organ", "accordion"), ("bagpipe", "oboe"), ("electric_piano", "xylophone")):
+        assert paper.parent(a) == paper.parent(b)
+    for label in ("erhu", "violin section", "castanet", "horn section", "brass section", "drum set", "male rapper"):
+        assert paper.resolve(label, "medleydb") in paper.nodes
+    known = set(Taxonomy.load("hornbostel_sachs").leaves())
+    assert {leaf for leaf in paper.leaves() if leaf not in known} == {
+        f"{x}_section"
+        for x in ["violin", "viola", "cello", "flute", "clarinet", "trumpet", "trombone", "french_horn", "horn"]
+    }
+
+
+@pytest.mark.parametrize("name", [*packaged(), "scrambled:1", "random:1", "flat", "music_trees/random:2"])
+def test_every_alias_of_every_tree(name):
+    tree = Taxonomy.load(name)
+    assert tree.depth == {"music_trees": 5, "music_trees/random:2": 5, "flat": 1}.get(name, 4)
+    for corpus, table in tree.aliases.items():
+        for label, node in table.items():
+            assert tree.resolve(label, corpus or None) == node
+    heights = tree.lca_heights(["violin", "viola", "trumpet"])
+    assert heights[0, 1] <= heights[0, 2] or ":" in name  # chance has no say in a tree with a meaning
+
+
+def test_violin_is_nearer_to_viola_than_to_trumpet():
+    for name in packaged():
+        for padded in (True, False):
+            heights = Taxonomy.load(name).lca_heights(["violin", "viola", "trumpet"], padded)
+            assert 0 < heights[0, 1] < heights[0, 2]
+
+
+def test_aliases_of_one_tree_go_before_those_of_its_folder(tmp_path):
+    (tmp_path / "a.yaml").write_text("strings: [violin]")
+    (tmp_path / "b.yaml").write_text("strings: [cello]")
+    (tmp_path / ALIASES).write_text("general: {fiddle: violin}")
+    (tmp_path / f"b.{ALIASES}").write_text("general: {basso: cello}")
+    assert Taxonomy.load(tmp_path / "a.yaml").resolve("fiddle") == "violin"
+    assert Taxonomy.load(tmp_path / "b.yaml").resolve("basso") == "cello"
+
+
+def test_pruned(tree):
+    small = tree.pruned(["violin", "saxophones", "alto_saxophone", "organs"])
+    assert small.leaves() == ("violin", "alto_saxophone", "organs")
+    assert small.ancestors("alto_saxophone") == ("saxophones", "reeds", "aerophones")

@@ -125,7 +125,7 @@ def _value_colours(figure: Figure, axis: Axes, values: Mapping[str, float], labe
     bar = figure.colorbar(scale, ax=axis, orientation="horizontal", aspect=40, pad=0.01, shrink=0.6)
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    return {name: to_hex(tuple(shades(float(value)))) for name, value in known.items()}
+    return {name: to_hex(shades(float(value))) for name, value in known.items()}
 
 
 def _part_colours(axis: Axes, parts: Mapping[str, str]) -> dict[str, str]:

@@ -23,6 +23,7 @@ def run(cfg: DictConfig, run: Run) -> None:
     """Print the tree of the corpus's classes coloured by part, and write `partition.json`: part -> classes."""
     from tonnetz.build import build_data, connect
 
+    forced = {key: dict(cfg.data[key] or {}) for key in ("held_out", "fixed")}
     cfg = _as_asked(cfg)
     data = build_data(cfg, connect(cfg.frontend))
     counts = class_counts(data.everything)
@@ -30,7 +31,6 @@ def run(cfg: DictConfig, run: Run) -> None:
     sizes = _sizes(cfg.job.sizes)
     if sizes:
         counts = {name: count for name, count in counts.items() if name in data.partition}
-        forced = {key: dict(cfg.data[key] or {}) for key in ("held_out", "fixed")}
         found = partition(counts, tree, sizes, cfg.data.split_level, data.split_seed, **forced)  # type: ignore[arg-type]
         splits, report = found.splits, found.report
     else:
@@ -55,6 +55,8 @@ def _as_asked(cfg: DictConfig) -> DictConfig:
         cfg.data.split_level = cfg.job.level
     if cfg.job.seed is not None:
         cfg.data.split_seed = cfg.job.seed
+    if cfg.job.sizes is not None:  # these may name other parts
+        cfg.data.held_out = cfg.data.fixed = None
     return cfg
 
 
