@@ -1,4 +1,4 @@
-"""job=import: a checkpoint of the original CoverHunter becomes one of this framework."""
+"""job=import: a checkpoint of the original CoverHunter, CLMR or TUNe becomes one of this framework."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from tonnetz import coverhunter
+from tonnetz import clmr, coverhunter
 from tonnetz.atomic import replacing
 from tonnetz.build import build_task, connect
 from tonnetz.errors import UserError, suggest
@@ -32,15 +32,31 @@ TASK |= {"transpositions": 1, "plan.seconds": 135.0, "plan.window": None, "plan.
 TASK |= {"plan.tempi": [1.0]}
 
 
+WINDOW = 59049  # samples that CLMR and TUNe were trained on
+
+
 def run(cfg: DictConfig, run: Run) -> None:
-    """Write ``checkpoints/imported.ckpt`` from ``job.source``; every size comes from the file."""
+    """Write ``checkpoints/imported.ckpt`` from ``job.source``; every size comes from the file.
+
+    The task says whose file it is: task=csi CoverHunter's, task=contrastive that of CLMR or TUNe.
+    """
     quiet()
-    for key in ("source", "frontend_backend"):
-        if OmegaConf.is_missing(cfg.job, key):
-            remedy = f"one of {', '.join(BACKENDS)}" if key == "frontend_backend" else "the file g_000000NN"
+    kinds = {"CSI": import_coverhunter, "Contrastive": import_clmr}
+    kind = cfg.task._target_.rpartition(".")[2]
+    if kind not in kinds:
+        raise UserError("job=import: add task=csi for a file of CoverHunter, task=contrastive for one of CLMR or TUNe")
+    kinds[kind](cfg, run)
+
+
+def _check(job: DictConfig, remedies: dict[str, str]) -> None:
+    for key, remedy in remedies.items():
+        if OmegaConf.is_missing(job, key):
             raise UserError(f"job.{key} is missing: give {remedy}, job.{key}=...")
-    if not cfg.task._target_.endswith(".CSI"):
-        raise UserError("job=import: makes a checkpoint for cover-song identification; add task=csi")
+
+
+def import_coverhunter(cfg: DictConfig, run: Run) -> None:
+    """Import a generator, and its optimizer's state if ``job.optimizer`` names it."""
+    _check(cfg.job, {"source": "the file g_000000NN", "frontend_backend": f"one of {', '.join(BACKENDS)}"})
     backend = cfg.job.frontend_backend
     if backend not in BACKENDS:
         raise UserError(f"job.frontend_backend={backend}: unknown{suggest(backend, BACKENDS)}")
@@ -52,21 +68,27 @@ def run(cfg: DictConfig, run: Run) -> None:
     spec = DataSpec(groups=tuple(map(str, range(sizes.classes or 0))))
     task = build_task(adapted, connect(adapted.frontend), spec)
     unplaced = place(task, own)
-    checkpoint = {
-        "state_dict": task.state_dict(),
-        "tonnetz": task.payload,
-        "pytorch-lightning_version": L.__version__,
-        "epoch": 0,
-        "global_step": 0,
-        "coverhunter": {"backend": backend, "unplaced": unplaced, "moments": {}, "progress": {}},
-    }
+    checkpoint = describe(task)
+    checkpoint["coverhunter"] = {"backend": backend, "unplaced": unplaced, "moments": {}, "progress": {}}
     if moments is not None:
         add_moments(checkpoint, task, coverhunter.optimizer_to_tonnetz(moments["optim_g"], state), moments)
+    path = write(checkpoint, run)
+    print(f"{source}: {len(state)} tensors")
+    report(run, path, backend, own, sizes, unplaced)
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """A checkpoint of a task that was not trained here."""
+    start = {"pytorch-lightning_version": L.__version__, "epoch": 0, "global_step": 0}
+    return {"state_dict": task.state_dict(), "tonnetz": task.payload, **start}
+
+
+def write(checkpoint: dict[str, Any], run: Run) -> Path:
+    """Write the checkpoint into the run's folder; return its path."""
     path = run.folder / "checkpoints" / "imported.ckpt"
     with replacing(path) as part:
         torch.save(checkpoint, part)
-    print(f"{source}: {len(state)} tensors")
-    report(run, path, backend, own, sizes, unplaced)
+    return path
 
 
 def adapt(cfg: DictConfig, sizes: coverhunter.Sizes, moments: dict[str, Any] | None) -> DictConfig:
@@ -140,3 +162,34 @@ def report(
     if unplaced:
         print(f"kept aside for an export back: {', '.join(unplaced)}")
     run.facts |= {"ckpt": str(path), "sizes": vars(sizes), "fingerprint": mark, "parameters": count}
+
+
+def import_clmr(cfg: DictConfig, run: Run) -> None:
+    """Import an encoder, and its projector if the file has one."""
+    _check(cfg.job, {"source": "the checkpoint"})
+    found = clmr.to_tonnetz(clmr.load(cfg.job.source, cfg.job.trust))
+    adapted = adapt_clmr(cfg, found)
+    task = build_task(adapted, connect(adapted.frontend), DataSpec())
+    task.encoder.backbone.load_state_dict(found.network)
+    task.get_submodule("projector").load_state_dict(found.projector)
+    path = write({**describe(task), "clmr": {"unplaced": found.left}}, run)
+    count = sum(parameter.numel() for parameter in task.encoder.backbone.parameters())
+    print(f"{cfg.job.source}: {'with' if found.projector else 'without'} a projector")
+    print(f"{path}: model={found.model}, {count:,} parameters, {cfg.job.sample_rate} Hz")
+    if found.left:
+        print(f"kept aside: {', '.join(found.left)}")
+    run.facts |= {"ckpt": str(path), "model": found.model, "sizes": found.sizes, "parameters": count}
+
+
+def adapt_clmr(cfg: DictConfig, found: clmr.Found) -> DictConfig:
+    """The configuration with raw audio, the network and projector of the file, its excerpts and its loss."""
+    cfg = cfg.copy()
+    cfg.frontend = _member("frontend", "raw", sample_rate=cfg.job.sample_rate)
+    cfg.model = _member("model", found.model, **found.sizes)
+    cfg.pooling, cfg.loss = _member("pooling", "mean"), _member("loss", "simclr")
+    layers = [found.projector[name] for name in sorted(found.projector)]
+    hidden, dim = (len(layer) for layer in layers) if layers else (None, None)
+    projector = {"layers": len(layers), "hidden": hidden, "dim": dim, "norm": False}
+    for key, value in {**projector, "plan.seconds": WINDOW / cfg.job.sample_rate}.items():
+        OmegaConf.update(cfg.task, key, value)
+    return cfg

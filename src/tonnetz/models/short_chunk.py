@@ -35,7 +35,7 @@ class ShortChunk(Backbone):
 
     Stages have ``width``, twice (five of them: 1, 1, 2, 2, 2, 2) and four times as many channels, as published with
     128 on 128 mel bins; the dense layer after them belongs to a head. Convolutions before a BatchNorm have no bias.
-    11,795,328 parameters with 128 bins and one channel. Batch statistics include padded frames, as zeros.
+    11,809,792 parameters with 128 bins and one channel. Batch statistics include padded frames, as zeros.
     """
 
     stride = 128

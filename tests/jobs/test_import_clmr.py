@@ -1,0 +1,68 @@
+"""job=import: checkpoints of CLMR and TUNe give the same vectors here and start other tasks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.test_clmr import samplecnn, samplecnn_layers, tune, tune_layers, wrapped
+
+SOURCES = {
+    "samplecnn": (lambda: samplecnn((4, 6, 8)), lambda state, x: [*samplecnn_layers(state, x)][-1]),
+    "tune": (
+        lambda: tune(tail=(6, 12, 24, 8), skips=True),
+        lambda state, x: [*tune_layers(state, x, tail=4, skips=True)][-1],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_vectors_are_those_of_the_source(cli, corpus, tmp_path, name):
+    torch.manual_seed(0)
+    make, reference = SOURCES[name]
+    state, path = make(), tmp_path / "clmr.ckpt"
+    torch.save({"state_dict": wrapped(state, "lightning"), "pytorch-lightning_version": "1.8.0"}, path)
+    done = cli("job=import", "task=contrastive", f"job.source={path}", run="in")
+    assert done.status == 0, done.err
+    assert f"model={name}" in done.out
+    assert "fc.weight" in done.out
+    made = done.folder / "checkpoints" / "imported.ckpt"
+    content = torch.load(made, weights_only=True)
+    assert content["tonnetz"]["config"]["frontend"]["sample_rate"] == 22050
+    projector = {key: value.shape for key, value in content["state_dict"].items() if key.startswith("projector.")}
+    assert projector == {"projector.0.weight": (8, 8), "projector.2.weight": (5, 8)}
+    data = ["data=folder", f"data.root={corpus}"]
+    out = cli("job=export", *data, f"ckpt={made}", "job.format=torchscript", "job.input=audio", run="out")
+    assert out.status == 0, out.err
+    x = torch.randn(2, 1, 59049)
+    with torch.no_grad():
+        found = torch.jit.load(out.folder / "encoder.pt")(x)
+        torch.testing.assert_close(found, reference(state, x).mean(2), rtol=1e-3, atol=1e-5)
+    words = ["frontend=raw", "frontend.sample_rate=22050", "pooling=mean", "augment=none", "trainer=cpu"]
+    sizes = content["tonnetz"]["config"]["model"]
+    model = [f"model={name}", *(f"model.{key}={value}" for key, value in sizes.items() if key != "_target_")]
+    short = ["trainer.max_epochs=1", "task.plan.steps=1", "task.plan.seconds=0.5", "data.workers=0", "job.test=false"]
+    begun = cli(*data, *words, *model, *short, f"init={made}", "job.baseline=false", "job.figures=false", run="fine")
+    assert begun.status == 0, begun.err
+
+
+def test_a_bare_encoder_has_no_projector(cli, tmp_path):
+    torch.save(samplecnn((4, 8)), tmp_path / "clmr.pt")
+    done = cli("job=import", "task=contrastive", f"job.source={tmp_path / 'clmr.pt'}", "job.sample_rate=16000")
+    assert done.status == 0, done.err
+    content = torch.load(done.folder / "checkpoints" / "imported.ckpt", weights_only=True)
+    assert not any(key.startswith("projector.") for key in content["state_dict"])
+    assert content["tonnetz"]["config"]["task"]["plan"]["seconds"] == 59049 / 16000
+
+
+def test_mistakes(cli, tmp_path):
+    torch.save({"a.weight": torch.zeros(3)}, tmp_path / "other.pt")
+    for words, text in (
+        (["task=contrastive"], "job.source is missing"),
+        (["task=contrastive", "job.source=absent"], "absent: no such file"),
+        (["task=contrastive", f"job.source={tmp_path / 'other.pt'}"], "not of CLMR or TUNe"),
+        (["task=classification", f"job.source={tmp_path / 'other.pt'}"], "task=contrastive"),
+    ):
+        done = cli("job=import", *words)
+        assert (done.status, done.err.count("\n")) == (2, 1), done.err
+        assert text in done.err
