@@ -1,0 +1,335 @@
+"""All probes of a group trained at once: one stacked model, batched matrix products, no loop over configurations.
+
+Probes of a group see the same batches, the same initial weights and the same uniform draws for dropout, as they would
+if each were trained alone from one seed: `probing/serial.py` does just that and gets the same. So probes that share
+dropout and standardisation share their input, and their first layers are one matrix product.
+
+Layout: examples last. Weights (C, O, I), hidden values (C, H, B), outputs (C, K, B).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+
+from tonnetz.probing.goal import Goal
+from tonnetz.probing.grid import Probe, Protocol
+
+CELLS = 2**24  # hidden values of an evaluation held at once
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Features and targets of a split.
+
+    Args:
+        x: features (M, D), float32.
+        target: of the M training examples, or of the N tracks that evaluation joins them to; examples last.
+        unit: the track (M,) of each window; null: one window a track, in order.
+    """
+
+    x: Tensor
+    target: Tensor
+    unit: Tensor | None = None
+
+    def to(self, device: torch.device) -> Examples:
+        """The same on a device."""
+        unit = None if self.unit is None else self.unit.to(device)
+        return Examples(self.x.to(device), self.target.to(device), unit)
+
+
+@dataclass
+class Fitted:
+    """What training found, for each probe in the order given.
+
+    Args:
+        probes: the configurations.
+        score: best validation value (C,), -inf where none was finite.
+        rule: number (C,) of the rule by which windows are best joined.
+        best_step: step (C,) of that validation.
+        steps: steps (C,) trained.
+        failed: step at which a probe's outputs were no longer finite, by its number.
+        weights: best weights and biases by layer, (C, O, I) and (C, O).
+        mean, std: (D,) of the training examples.
+    """
+
+    probes: list[Probe]
+    score: Tensor
+    rule: Tensor
+    best_step: Tensor
+    steps: Tensor
+    failed: dict[int, int]
+    weights: list[Tensor]
+    mean: Tensor
+    std: Tensor
+    validations: int = 0
+
+    def outputs(self, i: int, x: Tensor) -> Tensor:
+        """Outputs (K, M) of probe i for features (M, D)."""
+        h = ((x - self.mean) / self.std if self.probes[i].standardize else x).T
+        layers = list(zip(self.weights[::2], self.weights[1::2], strict=True))
+        for n, (weight, bias) in enumerate(layers):
+            h = weight[i] @ h + bias[i][:, None]
+            h = h.relu() if n + 1 < len(layers) else h
+        return h
+
+
+def initial(sizes: Sequence[int], seed: int) -> list[Tensor]:
+    """Weights and biases of linear layers as torch starts them, from a seed: (O, I), (O,), (O', O), ..."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+    return [value.detach() for layer in layers for value in (layer.weight, layer.bias)]
+
+
+def draws(
+    seed: int, items: int, batch: int, widths: Sequence[int], protocol: Protocol
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """Endless steps: which examples (B,), and uniform numbers (B, width) for the dropout of each layer."""
+    random = torch.Generator().manual_seed(seed)
+    batch = min(batch, items)
+    while True:
+        order = torch.randperm(items, generator=random)
+        parts = order.split(batch) if protocol.sampling == "epochs" else [order[:batch]]
+        for index in parts:
+            yield index, [torch.rand(len(index), width, generator=random) for width in widths]
+
+
+def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (D,) of features (M, D); 1 for a constant feature."""
+    wide = x.double()
+    std = wide.std(0, correction=0)
+    return wide.mean(0).float(), torch.where(std > 1e-12, std, 1.0).float()
+
+
+class Stack:
+    """The living probes of a group, with their optimizer's state, sorted so that equal inputs stand together."""
+
+    def __init__(self, probes: Sequence[Probe], sizes: Sequence[int], seed: int, protocol: Protocol) -> None:
+        self.protocol = protocol
+        order = sorted(range(len(probes)), key=lambda i: (probes[i].standardize, probes[i].dropout))
+        self.number = torch.tensor(order)  # (C,) of each probe in the caller's order
+        self.probes = [probes[i] for i in order]
+        start = initial(sizes, seed)
+        self.weights = [value.expand(len(order), *value.shape).clone() for value in start]
+        self.moments = [[torch.zeros_like(value) for value in self.weights] for _ in range(2)]
+        self.rates = torch.tensor([probe.lr for probe in self.probes], dtype=torch.float64)
+        self.time = 0
+        self._arrange()
+
+    def to(self, device: torch.device) -> Stack:
+        """Move everything to a device."""
+        self.weights = [value.to(device) for value in self.weights]
+        self.moments = [[value.to(device) for value in kind] for kind in self.moments]
+        self._arrange()
+        return self
+
+    def _arrange(self) -> None:
+        """Find what shares an input, and what shares a rate and decay; give gradients their place."""
+        self.grads = [torch.empty_like(value) for value in self.weights]
+        self.parts = _runs([(probe.standardize, probe.dropout) for probe in self.probes])
+        self.sides = _runs([probe.standardize for probe in self.probes])
+        dropout = torch.tensor([probe.dropout for probe in self.probes])
+        self.scale = (1 / (1 - dropout)).to(self.weights[0].device)[:, None, None]  # (C, 1, 1)
+        self.arrange_rates()
+
+    def arrange_rates(self) -> None:
+        """List the slices of weights that one call of Adam updates: those of one rate and decay."""
+        members: dict[tuple[float, float], list[int]] = {}
+        for i, probe in enumerate(self.probes):
+            members.setdefault((float(self.rates[i]), probe.weight_decay), []).append(i)
+        self.updates = []
+        for key, numbers in members.items():
+            kinds = (self.weights, self.grads, *self.moments)
+            lists = [[value[i] for value in kind for i in numbers] for kind in kinds]
+            clock = [torch.tensor(float(self.time), device=value.device) for value in lists[0]]
+            self.updates.append((*key, lists, clock))
+
+    def keep(self, alive: Tensor) -> None:
+        """Go on with some probes (C,) only."""
+        index = alive.nonzero()[:, 0]
+        there = index.to(self.weights[0].device)
+        self.number, self.rates = self.number[index], self.rates[index]
+        self.probes = [self.probes[i] for i in index.tolist()]
+        self.weights = [value[there] for value in self.weights]
+        self.moments = [[value[there] for value in kind] for kind in self.moments]
+        self._arrange()
+
+    def outputs(self, sides: Sequence[Tensor]) -> Tensor:
+        """Outputs (C, K, M) without dropout, for features (M, D) raw and standardised."""
+        wide = max(value.shape[1] for value in self.weights[::2])
+        size = max(1, CELLS // (len(self.probes) * wide))
+        blocks = zip(*(side.split(size) for side in sides), strict=True)
+        return torch.cat([self._evaluate(block) for block in blocks], -1)
+
+    def _evaluate(self, sides: Sequence[Tensor]) -> Tensor:
+        inputs = [(part, sides[part_side]) for part, part_side in self.sides]
+        h = self._first(inputs)
+        for weight, bias in zip(self.weights[2::2], self.weights[3::2], strict=True):
+            h = torch.baddbmm(bias[..., None], weight, h.relu_())
+        return h
+
+    def _first(self, inputs: Sequence[tuple[slice, Tensor]]) -> Tensor:
+        """Outputs (C, O, B) of the first layer; one matrix product for the probes that share an input (B, D)."""
+        weight, bias = self.weights[:2]
+        out = weight.new_empty(len(weight), weight.shape[1], len(inputs[0][1]))
+        for part, x in inputs:
+            torch.mm(weight[part].flatten(0, 1), x.T, out=out[part].flatten(0, 1))
+        return out.add_(bias[..., None])
+
+    def step(self, sides: Sequence[Tensor], target: Tensor, uniform: Sequence[Tensor], goal: Goal) -> None:
+        """One step of every probe: examples (B, D) raw and standardised, their targets, draws for the dropout."""
+        inputs = [(part, self._drop_input(sides[key[0]], uniform[0], key[1])) for part, key in self.parts]
+        hidden = []
+        h = self._first(inputs)
+        for weight, bias, draw in zip(self.weights[2::2], self.weights[3::2], uniform[1:], strict=True):
+            h = self._drop(h.relu_(), draw)
+            hidden.append(h)
+            h = torch.baddbmm(bias[..., None], weight, h)
+        grad = goal.gradient(h, target)  # (C, K, B)
+        for n in range(len(hidden), 0, -1):
+            torch.bmm(grad, hidden[n - 1].mT, out=self.grads[2 * n])
+            torch.sum(grad, -1, out=self.grads[2 * n + 1])
+            grad = torch.bmm(self.weights[2 * n].mT, grad * self.scale)
+            grad = torch.ops.aten.threshold_backward(grad, hidden[n - 1], 0)  # 0 where ReLU or dropout cut
+        for part, x in inputs:
+            torch.mm(grad[part].flatten(0, 1), x, out=self.grads[0][part].flatten(0, 1))
+        torch.sum(grad, -1, out=self.grads[1])
+        self._update()
+
+    def _drop_input(self, x: Tensor, draw: Tensor, p: float) -> Tensor:
+        return x * (draw >= p) / (1 - p) if p and self.protocol.dropout_input else x
+
+    def _drop(self, h: Tensor, draw: Tensor) -> Tensor:
+        """Dropout of hidden values (C, H, B) by draws (B, H), in place."""
+        for part, (_, p) in self.parts:
+            if p:
+                h[part].mul_((draw.T >= p) / (1 - p))
+        return h
+
+    def _update(self) -> None:
+        self.time += 1
+        for rate, decay, (values, grads, first, second), clock in self.updates:
+            adam(
+                values,
+                grads,
+                first,
+                second,
+                [],
+                clock,
+                fused=True,
+                decoupled_weight_decay=self.protocol.optimizer == "adamw",
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=rate,
+                weight_decay=decay,
+                eps=1e-8,
+                maximize=False,
+            )
+
+
+def _runs(keys: Sequence[object]) -> list[tuple[slice, object]]:
+    """Neighbours with equal keys, as slices with their key."""
+    starts = [i for i in range(len(keys)) if i == 0 or keys[i] != keys[i - 1]]
+    return [(slice(a, b), keys[a]) for a, b in zip(starts, [*starts, len(keys)][1:], strict=True)]
+
+
+class Course:
+    """How each probe of a group has fared: its best validation, the weights it had then, when it stops."""
+
+    def __init__(self, stack: Stack, protocol: Protocol) -> None:
+        count = len(stack.probes)
+        self.protocol = protocol
+        self.score = torch.full((count,), -torch.inf, dtype=torch.float64)
+        self.rule, self.best_step, self.steps = (torch.zeros(count, dtype=torch.long) for _ in range(3))
+        self.bored, self.flat = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.long)
+        self.failed: dict[int, int] = {}
+        self.weights = [torch.zeros_like(value) for value in stack.weights]
+        self.validations = 0
+
+    def judge(self, stack: Stack, score: Tensor, rule: Tensor, step: int) -> Tensor:
+        """Take note of a validation of the living probes, (A,); says which go on, (A,)."""
+        number = stack.number
+        self.validations += len(number)
+        self.steps[number] = step
+        broken = score.isnan()
+        self.failed |= dict.fromkeys(number[broken].tolist(), step)
+        better = score > self.score[number]  # strictly, and never for NaN
+        found = number[better]
+        self.score[found], self.rule[found], self.best_step[found] = score[better], rule[better], step
+        place = better.nonzero()[:, 0].to(self.weights[0].device)
+        for best, value in zip(self.weights, stack.weights, strict=True):
+            best[found.to(best.device)] = value[place]
+        self.bored[number] = torch.where(better, 0, self.bored[number] + 1)
+        self._lower_rates(stack, better)
+        return (self.bored[number] < self.protocol.patience) & ~broken
+
+    def _lower_rates(self, stack: Stack, better: Tensor) -> None:
+        if self.protocol.plateau is None:
+            return
+        factor, patience = self.protocol.plateau
+        flat = torch.where(better, 0, self.flat[stack.number] + 1)
+        lower = flat > patience
+        self.flat[stack.number] = torch.where(lower, 0, flat)
+        if lower.any():
+            stack.rates = torch.where(lower, stack.rates * factor, stack.rates)
+            stack.arrange_rates()
+
+
+def fit(
+    probes: Sequence[Probe],
+    goal: Goal,
+    train: Examples,
+    valid: Examples,
+    protocol: Protocol,
+    seed: int = 0,
+    rules: Sequence[str] = ("embedding",),
+    advance: Callable[[int, int], None] | None = None,
+) -> Fitted:
+    """Train probes of one group on a split, each until its score on the other no longer grows.
+
+    All tensors lie on one device, and the work is done there. A probe whose outputs are no longer finite is given up;
+    the others go on. `advance` is told how many probes have ended, of how many.
+    """
+    device = train.x.device
+    mean, std = (value.to(device) for value in statistics(train.x))
+    sides = [train.x, (train.x - mean) / std]
+    seen = [valid.x, (valid.x - mean) / std]
+    sizes = [train.x.shape[1], *probes[0].hidden, len(goal.names)]
+    stack = Stack(probes, sizes, seed, protocol).to(device)
+    course = Course(stack, protocol)
+    interval, limit = (f(len(train.x), probes[0].batch) for f in (protocol.interval, protocol.limit))
+    for step, (index, uniform) in enumerate(draws(seed, len(train.x), probes[0].batch, sizes[:-1], protocol)):
+        end = step >= limit
+        if step % interval == 0 or end:
+            alive = course.judge(stack, *evaluate(stack, goal, seen, valid, rules), step)
+            if not alive.all():
+                stack.keep(alive)
+            if advance:
+                advance(len(probes) - len(stack.probes), len(probes))
+            if end or not stack.probes:
+                break
+        index = index.to(device)
+        batch = [side[index] for side in sides]
+        stack.step(batch, train.target[..., index], [draw.to(device) for draw in uniform], goal)
+    facts = {name: getattr(course, name) for name in ("score", "rule", "best_step", "steps", "failed", "validations")}
+    return Fitted(list(probes), weights=course.weights, mean=mean, std=std, **facts)
+
+
+def evaluate(
+    stack: Stack, goal: Goal, sides: Sequence[Tensor], valid: Examples, rules: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """Score (A,) of every living probe by its best rule, on the CPU, NaN where outputs are not finite; number of the rule."""
+    z = stack.outputs(sides)  # (A, K, M)
+    finite = z.isfinite().all(-1).all(-1)
+    z = torch.where(finite[:, None, None], z, 0.0) if not bool(finite.all()) else z
+    unit = torch.arange(z.shape[-1], device=z.device) if valid.unit is None else valid.unit
+    units = valid.target.shape[-1]
+    value = torch.stack([goal.value(goal.join(z, unit, units, rule), valid.target) for rule in rules])  # (rules, A)
+    best, rule = value.max(0)  # the first of equal ones
+    return torch.where(finite, best.double(), torch.nan).cpu(), rule.cpu()
