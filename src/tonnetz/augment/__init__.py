@@ -3,6 +3,7 @@
 from tonnetz.augment.base import Augment, Augmentation
 from tonnetz.augment.boxes import EraseBoxes
 from tonnetz.augment.clipping import Clipping
+from tonnetz.augment.clmr import Clmr
 from tonnetz.augment.concat import ConcatN
 from tonnetz.augment.equalizer import Equalizer
 from tonnetz.augment.erase import RandomErase
@@ -27,6 +28,7 @@ __all__ = [
     "Augment",
     "Augmentation",
     "Clipping",
+    "Clmr",
     "ConcatN",
     "Equalizer",
     "EraseBoxes",

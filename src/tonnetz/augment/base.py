@@ -67,7 +67,8 @@ class Augmentation(nn.Module):
         if self.uses_lengths:
             full = torch.full((len(rows),), size, device=x.device)
             params["lengths"] = full if lengths is None else lengths[rows].clamp(1, max(size, 1))
-        changed[self.key] = x.index_copy(0, rows, self.transform(x[rows], **params).to(x.dtype))
+        y = self.transform(x.index_select(0, rows), **params).to(x.dtype)
+        changed[self.key] = y if len(rows) == len(x) else x.index_copy(0, rows, y)
         return changed
 
 
