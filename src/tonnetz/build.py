@@ -40,6 +40,8 @@ FREE = (
     "task.rounds",
     "task.compat",
     "task.projection",
+    "task.evaluation",
+    "task.heads",
 )
 SHARED = ("encoder.", "pooling.", "projection.")  # weights that have no row for a class or work
 

@@ -75,9 +75,10 @@ def fingerprint(frame: pl.DataFrame) -> str:
     return hashlib.blake2b(columns.write_ndjson().encode(), digest_size=8).hexdigest()
 
 
-def check_disjoint(frame: pl.DataFrame) -> None:
+def check_disjoint(frame: pl.DataFrame, columns: Sequence[str] = ("path", "group")) -> None:
     """Raise UserError when a file, or a group of files, is in two splits."""
-    for column, remedy in (("path", "give each file one split"), ("group", "split by group")):
+    remedies = {"path": "give each file one split", "group": "split by group"}
+    for column, remedy in ((name, remedies[name]) for name in columns):
         spread = (
             frame.filter(pl.col("split").is_not_null() & pl.col(column).is_not_null())
             .group_by(column)
@@ -104,6 +105,7 @@ class DataSpec:
     taxonomy: str | None = None
     groups: tuple[str, ...] = ()  # of the training tracks, in the order of their codes: works, ...
     tracks: dict[str, int] = field(default_factory=dict)  # tracks per split
+    partition: dict[str, str] = field(default_factory=dict)  # class -> split, where the classes are dealt out
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, strings and numbers: fit for a weights-only checkpoint."""

@@ -14,17 +14,24 @@ from tonnetz.ahead import ahead
 from tonnetz.alignment import Alignment
 from tonnetz.audio import read_pcm
 from tonnetz.data.plan import Plan, chances, evaluation_starts
+from tonnetz.episodes import Pool
 from tonnetz.frontend import Frontend
 from tonnetz.store import FeatureStore
 
 Batch = dict[str, torch.Tensor]
+EPISODE = ("episode", "slot", "support")  # what a stream of episodes says of each excerpt beside position and row
 
 
 class Tracks:
     """The columns of a prepared split that workers need, as arrays (Python lists would grow in every worker)."""
 
     def __init__(
-        self, frame: pl.DataFrame, labels: np.ndarray, normalize: bool = True, groups: np.ndarray | None = None
+        self,
+        frame: pl.DataFrame,
+        labels: np.ndarray,
+        normalize: bool = True,
+        groups: np.ndarray | None = None,
+        pool: Pool | None = None,
     ) -> None:
         self.ids = np.array(frame["id"].to_list(), dtype=np.str_)  # (rows,)
         self.paths = np.array(frame["audio"].to_list(), dtype=np.bytes_)  # (rows,)
@@ -36,6 +43,7 @@ class Tracks:
         self.labels = torch.from_numpy(labels)  # (rows, K)
         self.number = frame["number"].to_numpy()  # (rows,) row in the feature store
         self.groups = groups  # (rows,) code of the plan's group, -1 unknown
+        self.pool = pool  # of episodes, where the plan asks for them
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -116,7 +124,7 @@ class TrainExcerpts(_Reader):
         return len(self.tracks)
 
     def __getitems__(self, indices: Sequence[tuple[int, int]]) -> Batch:
-        positions, rows = np.array(indices).T
+        positions, rows, *episode = np.asarray(indices).T
         window = self.samples(self.plan.length(self.seed, int(positions[0]) // self.batch_size))
         tempi = self._tempi(positions)
         room = self.tracks.samples[rows] - window
@@ -125,10 +133,12 @@ class TrainExcerpts(_Reader):
             room = self.tracks.samples[rows] - np.ceil(window * tempi).astype(np.int64)
         chance = chances(self.seed, positions) if self.plan.start == "random" else np.zeros(len(rows))
         starts = (chance * (np.maximum(room, 0) + 1)).astype(np.int64)
+        starts = self.plan.place(starts, room, window)
         if self.alignment is not None:
             spans = window * (np.ones(len(rows)) if tempi is None else tempi)
             starts = self._aligned(self.alignment, positions, rows, starts, spans).clip(0, np.maximum(room, 0))
-        return self.read(rows, starts, window, tempi)
+        batch = self.read(rows, starts, window, tempi)
+        return batch | {name: torch.from_numpy(values.copy()) for name, values in zip(EPISODE, episode, strict=False)}
 
     def _aligned(
         self, alignment: Alignment, positions: np.ndarray, rows: np.ndarray, starts: np.ndarray, spans: np.ndarray
@@ -154,14 +164,25 @@ class TrainExcerpts(_Reader):
 
 
 class Windows(_Reader):
-    """All windows of all rows: they cover every recording to its end, once at each tempo of the plan."""
+    """All windows of all rows: they cover every recording to its end, once at each tempo of the plan.
 
-    def __init__(self, tracks: Tracks, plan: Plan, frontend: Frontend, store: FeatureStore | None = None) -> None:
+    With `most`, so many of a recording, evenly spread.
+    """
+
+    def __init__(
+        self,
+        tracks: Tracks,
+        plan: Plan,
+        frontend: Frontend,
+        store: FeatureStore | None = None,
+        most: int | None = None,
+    ) -> None:
         super().__init__(tracks, plan, frontend, store)
         self.window = self.samples(plan.span)
         parts = []
         for tempo in plan.tempi:
             starts = [evaluation_starts(plan, samples, self.sample_rate, tempo) for samples in tracks.samples]
+            starts = [few(s, most) for s in starts] if most else starts
             rows = np.repeat(np.arange(len(tracks)), [len(s) for s in starts])
             parts.append((rows, np.concatenate([*starts, np.zeros(0, np.int64)]), np.full(len(rows), tempo)))
         self.rows, self.starts, self.tempi = (np.concatenate(values) for values in zip(*parts, strict=True))
@@ -174,6 +195,12 @@ class Windows(_Reader):
         chosen = np.asarray(indices)
         batch = self.read(self.rows[chosen], self.starts[chosen], self.window, self.tempi[chosen])
         return {**batch, "tempo": torch.from_numpy(self.tempi[chosen]).float()}
+
+
+def few(starts: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the starts (W,), evenly spread over them."""
+    count = min(most, len(starts))
+    return starts[((np.arange(count) + 0.5) * len(starts) / max(count, 1)).astype(np.int64)]
 
 
 class Loader(DataLoader[Batch]):

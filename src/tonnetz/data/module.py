@@ -15,11 +15,14 @@ import torch
 from tonnetz import tracks as track_table
 from tonnetz.alignment import Alignment
 from tonnetz.audio import read_prepared
+from tonnetz.data.classes import read_parts, split_classes, units
+from tonnetz.data.episodes import EpisodePlan
 from tonnetz.data.excerpts import Loader, Tracks, TrainExcerpts, Windows
-from tonnetz.data.plan import Chunks, GroupStream, Plan, Stream, balance_weights
+from tonnetz.data.plan import Chunks, Plan, Stream
 from tonnetz.data.prepare import prepare
 from tonnetz.data.sets import EvaluationSet, check_names, read_roles
 from tonnetz.datasets.base import Corpus
+from tonnetz.episodes import Pool
 from tonnetz.errors import UserError
 from tonnetz.frontend import Frontend, fingerprint
 from tonnetz.progress import progress_bar
@@ -44,8 +47,14 @@ class AudioData(L.LightningDataModule):
         workers: threads that read ahead; results do not depend on their number.
         valid, test: fractions of the tracks for which the corpus names no split.
         split_seed: keys the split alone, so that runs with other seeds share it.
-        split: how tracks without a split get one: by ``labels`` (stratified, groups together), or by ``works``:
-            fractions `valid`, `test` of the recordings of every work and `valid_unseen`, `test_unseen` of whole works.
+        split: how tracks without a split get one: by ``labels`` (stratified, groups together), by ``works``:
+            fractions `valid`, `test` of the recordings of every work and `valid_unseen`, `test_unseen` of whole works,
+            or by ``classes``: fractions `valid`, `test` of the classes, with all of their tracks.
+        split_level: with classes: deal them out within the nodes of so high a level of the taxonomy; 1 at the root.
+        held_out: with classes: split -> nodes of the taxonomy (families) all of whose classes go there.
+        fixed: with classes: split -> classes that go there, or the file partition.json of job=partition.
+        select: split whose score chooses checkpoints; ``test`` cheats, and needs `allow_test_selection`.
+        windows: cut recordings into rows of so many `seconds` every `hop`, see `tonnetz.data.segmentation`.
         sets: further sets by name that are evaluated in every validation.
         lists: files that name queries, references and pairs to exclude in the test split.
         folds: deal the tracks of the training and validation splits out to so many folds.
@@ -84,6 +93,12 @@ class AudioData(L.LightningDataModule):
         folds: int | None = None,
         fold: int | str | None = None,
         fold_by: str = "recordings",
+        split_level: int = 2,
+        held_out: Mapping[str, Sequence[str]] | None = None,
+        fixed: Mapping[str, Sequence[str]] | str | None = None,
+        select: str = "valid",
+        allow_test_selection: bool = False,
+        windows: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if on_error not in ("fail", "skip"):
@@ -97,10 +112,15 @@ class AudioData(L.LightningDataModule):
             raise UserError("data.sources is empty: name at least one, e.g. data.sources=[philharmonia:/folder]")
         self.corpora, self.frontend, self.plan, self.cache = corpora, frontend, plan, Path(cache)
         self.seed, self.split_seed, self.batch_size, self.workers = seed, split_seed, batch_size, workers
-        if split not in ("labels", "works"):
-            raise UserError(f"data.split={split}: known are labels, works")
+        if split not in ("labels", "works", "classes"):
+            raise UserError(f"data.split={split}: known are labels, works, classes")
+        _check_select(select, allow_test_selection)
         self.fractions = {"valid": valid, "test": test}
         self.split_by, self.unseen = split, {"valid_unseen": valid_unseen, "test_unseen": test_unseen}
+        self.split_level, self.held_out, self.fixed = split_level, held_out or None, read_parts(fixed)
+        self.select, self.window_keys = select, windows
+        self.partition: dict[str, str] = {}  # class -> split, where the classes are dealt out
+        self.notes: list[str] = []  # what to say about the splits
         self.lists = dict(lists or {})
         self.sets = dict(sets or {})
         check_names(self.sets)
@@ -133,8 +153,13 @@ class AudioData(L.LightningDataModule):
         frames = []
         for corpus in self.corpora:
             frame = prepare(corpus, self.cache, rate, self.on_error)
+            if self.window_keys:
+                from tonnetz.data.segmentation import window_rows
+
+                frame = window_rows(frame, rate, **self.window_keys)
             frame = frame.with_columns(
                 split=pl.coalesce(pl.lit(corpus.split, pl.String), "split"),
+                given=pl.lit(corpus.split, pl.String),
                 group=pl.concat_str("corpus", "group", separator="/"),  # equal names of two corpora are two groups
                 work=pl.concat_str("corpus", "work", separator="/") if len(self.corpora) > 1 else "work",
             )
@@ -145,6 +170,8 @@ class AudioData(L.LightningDataModule):
             raise UserError(f"split '{min(foreign)}': known are train, valid, test")
         if self.split_by == "works":
             frame = split_works(frame, **self.fractions, **self.unseen, seed=self.split_seed)
+        elif self.split_by == "classes":
+            frame = self._split_classes(frame)
         else:
             frame = track_table.split_tracks(frame, self.fractions["valid"], self.fractions["test"], self.split_seed)
         if self.fold is not None:
@@ -153,7 +180,8 @@ class AudioData(L.LightningDataModule):
             more = prepare(chosen.corpus, self.cache, rate, self.on_error)
             group = pl.concat_str("corpus", "group", separator="/")
             frame = track_table.concat([frame, more.with_columns(split=pl.lit(name), group=group)])
-        track_table.check_disjoint(frame)  # a recording of a further set must not be in training either
+        by = ("path",) if self.split_by == "classes" else ("path", "group")  # one song may have stems of all classes
+        track_table.check_disjoint(frame, by)  # a recording of a further set must not be in training either
         return frame.with_row_index("number")  # features are stored for all tracks, whatever is used of them
 
     def _name_labels(self, frame: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
@@ -171,6 +199,15 @@ class AudioData(L.LightningDataModule):
         return frame.with_columns(
             pl.col(column).list.eval(rename).list.unique(maintain_order=True) for column in lists.columns
         )
+
+    def _split_classes(self, frame: pl.DataFrame) -> pl.DataFrame:
+        tree = Taxonomy.load(self.taxonomy) if self.taxonomy else None
+        sizes = {"train": 1 - sum(self.fractions.values()), **self.fractions}
+        known = self.given.partition if self.given else None
+        frame, self.partition, self.notes = split_classes(
+            frame, tree, sizes, self.split_level, self.split_seed, self.held_out, self.fixed, known
+        )
+        return frame
 
     def _thin(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Keep `fraction` of the training tracks, drawn by the seed of the split."""
@@ -214,11 +251,12 @@ class AudioData(L.LightningDataModule):
             groups=tuple(train[self.plan.group].drop_nulls().unique().sort()) if self.plan.group else (),
             taxonomy=self.taxonomy,
             tracks={name: int((self.table["split"] == name).sum()) for name in track_table.SPLITS},
+            partition=self.partition,
         )
 
     def split(self, name: str) -> pl.DataFrame:
         """The table of one split."""
-        return self.table.filter(pl.col("split") == name)
+        return self.table.filter(pl.col("split") == (self.select if name == "valid" else name))
 
     @property
     def validates(self) -> bool:
@@ -242,16 +280,16 @@ class AudioData(L.LightningDataModule):
         lists = (self.sets[name].lists or {}) if name in self.sets else self.lists if name == "test" else {}
         return read_roles(lists, self.split(name))
 
-    def dataset(self, name: str, train: bool = False) -> TrainExcerpts | Windows:
-        """Excerpts (train) or covering windows of one split. Raises UserError when it is empty."""
+    def dataset(self, name: str, train: bool = False, most: int | None = None) -> TrainExcerpts | Windows:
+        """Excerpts (train), or covering windows, of one split, `most` of a track. Raises UserError when it is empty."""
         frame = self.split(name)
         if not frame.height:
             raise UserError(f"no tracks in the split '{name}'; see data.valid and data.test, or the corpus's own lists")
-        tracks = Tracks(frame, self._labels(frame), self.normalize, self._groups(frame, train))
+        tracks = Tracks(frame, self._labels(frame), self.normalize, self._groups(frame, train), self.pool(name, train))
         store = self.features() if self.plan.source == "features" else None
         if train:
             return TrainExcerpts(tracks, self.plan, self.frontend, self.seed, self.batch_size, store, self._alignment())
-        return Windows(tracks, self.plan, self.frontend, store)
+        return Windows(tracks, self.plan, self.frontend, store, most)
 
     def _alignment(self) -> Alignment | None:
         path = self.plan.alignment
@@ -272,6 +310,18 @@ class AudioData(L.LightningDataModule):
         codes = pl.DataFrame({"name": known, "code": range(len(known))}, schema={"name": pl.String, "code": pl.Int64})
         found = names.rename("name").to_frame().join(codes, on="name", how="left", maintain_order="left")
         return found["code"].fill_null(-1).to_numpy()
+
+    def pool(self, name: str, train: bool = False) -> Pool | None:
+        """The rows of a split by class, for drawing episodes; null where the plan asks for none."""
+        if not isinstance(self.plan, EpisodePlan):
+            return None
+        frame = self.split(name)
+        groups = self._groups(frame, train)
+        assert groups is not None
+        found = frame["class"].drop_nulls().unique().sort().to_list()
+        names = list(self.spec.groups) if train else found
+        related = Taxonomy.load(self.taxonomy).related(names) if self.taxonomy else None
+        return Pool(groups, units(frame, self.plan.disjoint), names, related)
 
     def features(self) -> FeatureStore:
         """The stored features of all tracks, row by `number`; computed when they are not there."""
@@ -295,8 +345,8 @@ class AudioData(L.LightningDataModule):
             store.build(keys, compute, advance, threads)
         return store
 
-    def _loader(self, name: str, sampler: Any, train: bool = False) -> Loader:
-        dataset = self.dataset(name, train)
+    def _loader(self, name: str, sampler: Any, train: bool = False, most: int | None = None) -> Loader:
+        dataset = self.dataset(name, train, most)
         return Loader(dataset, sampler(dataset), self.workers)
 
     def _ranks(self) -> dict[str, int]:
@@ -307,13 +357,7 @@ class AudioData(L.LightningDataModule):
         """Shuffled excerpts of the training split."""
 
         def sampler(dataset: TrainExcerpts) -> Stream:
-            groups = dataset.tracks.groups
-            if groups is not None:
-                return GroupStream(
-                    groups, self.batch_size, self.plan.items, self.plan.steps, self.seed, **self._ranks()
-                )
-            weights = balance_weights(dataset.tracks.labels.numpy(), self.plan.balance)
-            return Stream(len(dataset), self.batch_size, self.plan.steps, self.seed, weights=weights, **self._ranks())
+            return self.plan.stream(dataset.tracks, self.batch_size, self.seed, self._ranks())
 
         return self._loader("train", sampler, train=True)
 
@@ -330,19 +374,32 @@ class AudioData(L.LightningDataModule):
             )
         return max(1, rows // (self.batch_size * self._ranks()["world"]))
 
-    def windows(self, name: str, alone: bool = False) -> Loader:
-        """Windows that cover every track of a split, dealt out to the ranks, or all of them (`alone`)."""
+    def windows(self, name: str, alone: bool = False, most: int | None = None) -> Loader:
+        """Windows that cover every track of a split, dealt out to the ranks, or all of them (`alone`).
+
+        With `most`, so many of a track, evenly spread.
+        """
         ranks = {} if alone else self._ranks()
-        return self._loader(name, lambda dataset: Chunks(len(dataset), self.batch_size, **ranks))
+        return self._loader(name, lambda dataset: Chunks(len(dataset), self.batch_size, **ranks), most=most)
 
     def val_dataloader(self) -> Loader | list[Any]:
         """Windows of the validation split and of further sets, or nothing when there are none."""
-        loaders: list[Any] = [self.windows(name) for name in self.evaluated()]
+        loaders: list[Any] = [self.windows(name, most=self.plan.valid_windows) for name in self.evaluated()]
         return loaders[0] if len(loaders) == 1 else loaders
 
     def test_dataloader(self) -> Loader:
         """Windows of the test split."""
         return self.windows("test")
+
+
+def _check_select(select: str, allowed: bool) -> None:
+    if select not in ("valid", "test"):
+        raise UserError(f"data.select={select}: known are valid, test")
+    if select == "test" and not allowed:
+        raise UserError(
+            "data.select=test: a checkpoint chosen on the test split has no honest test score; take data.select=valid, "
+            "or say data.allow_test_selection=true, which the results will tell"
+        )
 
 
 def _families(classes: Sequence[str], taxonomy: str | None) -> tuple[str, ...]:

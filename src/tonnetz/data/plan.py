@@ -39,6 +39,7 @@ class Plan:
             one, whose start is random. Null, or a pair with less confidence than `floor`: all starts are random.
         jitter: move aligned excerpts by up to so many seconds.
         floor: least confidence of an alignment that is used.
+        valid_windows: windows of a recording that validations during training see at most, evenly spread; null all.
     """
 
     seconds: float | Sequence[float] = 3.0
@@ -57,6 +58,7 @@ class Plan:
     jitter: float = 0.0
     floor: float = 0.1
     grid: tuple[int, int] | None = None
+    valid_windows: int | None = None
 
     def __post_init__(self) -> None:
         if min(self.lengths, default=0) <= 0 or self.span <= 0 or (self.hop is not None and self.hop <= 0):
@@ -66,6 +68,8 @@ class Plan:
             raise UserError(f"task.plan.steps={self.steps}: must be at least 1, or null for one pass an epoch")
         if self.items < 1:
             raise UserError(f"task.plan.items={self.items}: must be at least 1")
+        if self.valid_windows is not None and self.valid_windows < 1:
+            raise UserError(f"task.plan.valid_windows={self.valid_windows}: must be at least 1, or null for all")
         for key, value, known in (
             ("source", self.source, ("audio", "features")),
             ("pad", self.pad, ("zero", "repeat")),
@@ -113,6 +117,17 @@ class Plan:
             return self.lengths[0]
         turn = np.random.default_rng([seed, 7, batch // count]).permutation(count)
         return self.lengths[turn[batch % count]]
+
+    def place(self, starts: np.ndarray, room: np.ndarray, window: int) -> np.ndarray:
+        """Where training excerpts begin, given where chance puts them (B,); in samples, at most `room` (B,)."""
+        return starts
+
+    def stream(self, tracks: Any, batch_size: int, seed: int, ranks: dict[str, int]) -> Stream:
+        """The batches of training."""
+        if self.group is not None:
+            return GroupStream(tracks.groups, batch_size, self.items, self.steps, seed, **ranks)
+        weights = balance_weights(tracks.labels.numpy(), self.balance)
+        return Stream(len(tracks), batch_size, self.steps, seed, weights=weights, **ranks)
 
 
 def evaluation_starts(plan: Plan, samples: int, sample_rate: int, tempo: float = 1.0) -> np.ndarray:

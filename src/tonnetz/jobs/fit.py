@@ -117,6 +117,7 @@ def _check_evaluation(cfg: DictConfig, experiment: Experiment) -> None:
     data = experiment.data
     for name in [*data.evaluated(), *(["test"] if data.split("test").height else [])]:
         data.roles(name)
+    experiment.task.check(data)
     if _validates(cfg, experiment):
         return
     remedy = "give validation tracks (data.valid, data.valid_unseen) or a set with role: stop"

@@ -105,6 +105,9 @@ class Task(L.LightningModule):
         """The sampling plan as this task evaluates it."""
         return plan
 
+    def check(self, data: Any) -> None:
+        """Raise UserError now for what an evaluation would raise after training."""
+
     def baselines(self, data: Any) -> dict[str, dict[str, float]]:
         """Scores of simple methods on the test split that stand beside this task's in every table."""
         return {}

@@ -1,0 +1,163 @@
+"""Judging embeddings by few-shot episodes: every clip is embedded once, the rest is index arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tonnetz.episodes import Episodes, Pool, draw_many, load_episodes
+from tonnetz.errors import UserError
+
+Scorer = Callable[..., Tensor]  # (support, mask, query, center, valid) -> scores (E, M, C), see `tonnetz.heads.Head`
+CELLS = 1 << 24  # numbers that a part of the episodes may gather at once
+PARTS = {"valid": 1, "test": 2}  # of the key of episodes; training has 0
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How few-shot recognition is judged.
+
+    Args:
+        episodes, valid_episodes: how many, in a test and in each validation during training.
+        ways: classes of an episode.
+        valid_ways: the same in validations; null takes `ways`, or all classes there where they are fewer.
+        shots: support clips of a class; several settings share queries, and the fewer shots are the first of the more.
+        queries: clips of a class that ask.
+        unknown: further classes of an episode that only ask, and should be rejected.
+        seed: of the episodes, the same for all runs, so that their results are paired.
+        reference: taxonomy of all measures, whatever tree the model was trained with; null has no levels.
+        mass: back-off answers the lowest node of the tree that holds so much of the probability.
+        rounds: of the bootstrap over recordings and classes.
+        file: list of episodes of `job=episodes`, instead of drawn ones.
+    """
+
+    episodes: int = 1000
+    valid_episodes: int = 200
+    ways: int = 5
+    valid_ways: int | None = None
+    shots: Sequence[int] | int = (1, 5)
+    queries: int = 15
+    unknown: int = 0
+    seed: int = 0
+    reference: str | None = "hornbostel_sachs"
+    mass: float = 0.75
+    rounds: int = 1000
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        least = {"episodes": 1, "valid_episodes": 1, "ways": 2, "queries": 1, "unknown": 0, "seed": 0, "rounds": 0}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise UserError(f"task.evaluation.{name}={getattr(self, name)}: need {low} or more")
+        if not self.settings or self.settings[0] < 1:
+            raise UserError(f"task.evaluation.shots={self.shots}: need numbers from 1 up")
+        if not 0 < self.mass <= 1:
+            raise UserError(f"task.evaluation.mass={self.mass}: must be above 0, at most 1")
+
+    @property
+    def settings(self) -> list[int]:
+        """Shots, fewest first."""
+        return sorted({self.shots} if isinstance(self.shots, int) else {int(n) for n in self.shots})
+
+    def draw(self, pool: Pool, stage: str, ids: Sequence[str] = (), **how: Any) -> Episodes:
+        """The episodes of a stage: from the file, or drawn from a split's rows as `how` says."""
+        if self.file and stage == "test":
+            return load_episodes(self.file, ids, pool.names)
+        tested = stage == "test"
+        count, unknown = (self.episodes, self.unknown) if tested else (self.valid_episodes, 0)
+        ways = self.ways if tested else self.valid_ways or min(self.ways, len(pool.rows))
+        sizes = ways, self.settings[-1], self.queries
+        return draw_many(pool, count, *sizes, seed=self.seed, part=PARTS[stage], unknown=unknown, **how)
+
+    def check(self, pool: Pool, stage: str, insufficient: str, again: bool = False) -> None:
+        """Raise UserError when the episodes of a stage cannot be drawn from a split."""
+        if self.file and stage == "test":
+            return
+        ways = self.ways + self.unknown if stage == "test" else self.valid_ways or min(self.ways, len(pool.rows))
+        pool.sufficient(self.settings[-1], self.queries, ways, insufficient, again)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a head answered in E episodes with M queries and C classes: tensors on the CPU.
+
+    logits (E, M, C), target (E, M) slot of the true class, asked (E, M) whether the query exists, row (E, M) of the
+    query in the table, classes (E, C) codes; strange (E, U, C) logits and heard (E, U) of unknown classes.
+    """
+
+    logits: Tensor
+    target: Tensor
+    asked: Tensor
+    row: Tensor
+    classes: Tensor
+    strange: Tensor
+    heard: Tensor
+
+    @property
+    def answer(self) -> Tensor:
+        """Slot (E, M) of the best class."""
+        return self.logits.argmax(-1)
+
+    @property
+    def accuracy(self) -> Tensor:
+        """Share of right answers in each episode, (E,)."""
+        right = (self.answer == self.target) & self.asked
+        return right.sum(1) / self.asked.sum(1).clamp(min=1)
+
+    def codes(self) -> tuple[Tensor, Tensor]:
+        """Class codes (E, M) of the answers and of the truth."""
+        return self.classes.gather(1, self.answer), self.classes.gather(1, self.target)
+
+
+def answer(z: Tensor, episodes: Episodes, head: Scorer, center: Tensor | None = None) -> Answers:
+    """What a head answers in all episodes on the embeddings z (N, D) of a split's rows."""
+    parts = [_answer(z, part, head, center) for part in _parts(episodes, z.shape[1])]
+    return Answers(*(torch.cat([getattr(part, name) for part in parts]) for name in Answers.__dataclass_fields__))
+
+
+def _parts(episodes: Episodes, dim: int) -> Iterator[Episodes]:
+    """The episodes in parts that bound what is gathered at once."""
+    clips = sum(getattr(episodes, name)[0].size for name in ("support", "query", "unknown"))
+    size = max(1, CELLS // (clips * dim))
+    for start in range(0, len(episodes), size):
+        yield episodes.part(start, start + size)
+
+
+def _answer(z: Tensor, episodes: Episodes, head: Scorer, center: Tensor | None) -> Answers:
+    support, shown = gather(z, episodes.support)  # (E, C, S, D), (E, C, S)
+    query, asked = gather(z, episodes.query)
+    strange, heard = gather(z, episodes.unknown)
+    whole = torch.cat([query.flatten(1, 2), strange.flatten(1, 2)], 1)  # (E, M + U, D)
+    exist = torch.cat([asked.flatten(1), heard.flatten(1)], 1)
+    with torch.no_grad():
+        scores = head(support, shown, whole, center, exist)
+    count = asked.flatten(1).shape[1]
+    ways, queries = episodes.query.shape[1:]
+    target = torch.arange(ways).repeat_interleave(queries).expand(len(episodes), -1)
+    return Answers(
+        logits=scores[:, :count].cpu(),
+        target=target,
+        asked=asked.flatten(1).cpu(),
+        row=torch.from_numpy(episodes.query).flatten(1),
+        classes=torch.from_numpy(episodes.classes),
+        strange=scores[:, count:].cpu(),
+        heard=heard.flatten(1).cpu(),
+    )
+
+
+def gather(z: Tensor, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Embeddings (..., D) of rows (...), zero where there is none (-1), and which exist."""
+    index = torch.from_numpy(rows).to(z.device)
+    exist = index >= 0
+    return z[index.clamp(min=0)] * exist[..., None], exist
+
+
+def mean_by_row(z: Tensor, row: Tensor, rows: int) -> Tensor:
+    """Mean vector (rows, D) of the windows z (M, D) of each row (M,); zeros where there is none."""
+    total = z.new_zeros(rows, z.shape[1]).index_add(0, row, z)
+    return total / torch.bincount(row, minlength=rows).clamp(min=1)[:, None]

@@ -1,0 +1,215 @@
+"""Few-shot recognition: prototypes of classes that training never saw, and of the nodes above them in a taxonomy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tonnetz.errors import UserError
+from tonnetz.fewshot import Protocol, answer, mean_by_row
+from tonnetz.metrics.vectors import Vectors
+from tonnetz.tasks.base import Batch, Task
+from tonnetz.taxonomy import Taxonomy
+
+OWN = "prototypes"  # the head that a model is trained with
+CENTER_BATCHES = 50  # of training windows, that the mean embedding is taken from where training did not keep one
+
+
+class FewShot(Task):
+    """Encoder, pooling, projection; classes are learned from a few examples at a time.
+
+    Args:
+        pooling: frames to one vector.
+        loss: of episodes, see `tonnetz.losses.Prototypes`.
+        dim: size of the vectors after a linear projection; null has none.
+        tree: taxonomy that the loss climbs: a packaged name (also scrambled:3, random:3), a file, or null for none.
+        classifier: weight of an auxiliary cross-entropy over all training classes.
+        evaluation: how the model is judged.
+        heads: classifiers by name that are compared on its embeddings in a test; beside its own prototypes.
+        plan: belongs to the data; named here because the task chooses it.
+    """
+
+    monitor: ClassVar[str] = "valid/accuracy"
+    mode: ClassVar[str] = "max"
+    score: ClassVar[str] = "accuracy"
+    curves: ClassVar[tuple[str, ...]] = ("valid/accuracy", "valid/macro_f1")
+    paths: Tensor
+    center: Tensor
+    center_steps: Tensor
+
+    def __init__(
+        self,
+        *,
+        pooling: nn.Module,
+        loss: nn.Module,
+        dim: int | None = None,
+        tree: str | None = "hornbostel_sachs",
+        classifier: float = 0.0,
+        evaluation: Protocol | None = None,
+        heads: Mapping[str, Any] | None = None,
+        **shared: Any,
+    ) -> None:
+        super().__init__(**shared)
+        if getattr(loss, "kind", "") != "episodes":
+            raise UserError("task=fewshot needs a loss on episodes: loss=prototypes")
+        if classifier < 0 or (dim is not None and dim < 1):
+            raise UserError(f"task.classifier={classifier} task.dim={dim}: need 0 or more, and 1 or more or null")
+        self.pooling, self.criterion = pooling, cast(Any, loss)
+        size = cast(int, pooling.out_dim)
+        self.projection = nn.Linear(size, dim) if dim else nn.Identity()
+        self.dim = dim or size
+        self.protocol = evaluation or Protocol()
+        self.heads = {name: head for name, head in (heads or {}).items() if head is not None}
+        self.classifier = classifier
+        self.head = nn.Linear(self.dim, len(self.spec.groups)) if classifier else None
+        self.register_buffer("paths", self._paths(tree), persistent=False)  # (K, L) nodes from the class upwards
+        self.criterion.grow(self.paths.shape[1])
+        self.register_buffer("center", torch.zeros(self.dim))  # mean embedding in training, for heads
+        self.register_buffer("center_steps", torch.zeros((), dtype=torch.long))
+        self.vectors = nn.ModuleDict({stage: Vectors(self.dim) for stage in ("valid", "test")})
+
+    def _paths(self, tree: str | None) -> Tensor:
+        names = list(self.spec.groups)
+        if tree is None:
+            return torch.arange(len(names))[:, None]
+        taxonomy = Taxonomy.load(tree)
+        return torch.from_numpy(taxonomy.levels(nodes_of(taxonomy, names, "task.tree")))
+
+    # --- vectors
+
+    def embed(self, batch: Batch) -> Tensor:
+        """One vector an excerpt, (B, D)."""
+        hidden, mask = self.encoder(batch)
+        return self.projection(self.pooling(hidden, mask))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The same as `embed`."""
+        return self.embed(batch)
+
+    # --- training
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The criterion on the episodes of the batch."""
+        return self.compare(self.embed(batch), batch)
+
+    def compare(self, z: Tensor, batch: Batch) -> Tensor:
+        """Loss of the embeddings z (B, D) of a batch of episodes."""
+        self._follow(z)
+        loss = self.criterion(*episode_grid(z, batch), self._nodes(batch))
+        if self.head is not None:
+            loss = loss + self.classifier * F.cross_entropy(self.head(z), batch["group"])
+        return loss
+
+    def _nodes(self, batch: Batch) -> Tensor:
+        """Nodes (E, C, L) above the classes of each episode; -1 where an episode has fewer classes."""
+        e, slot, code = batch["episode"], batch["slot"], batch["group"]
+        classes = torch.full((int(e.max()) + 1, int(slot.max()) + 1), -1, device=code.device)
+        classes[e, slot] = code
+        return self.paths[classes.clamp(min=0)].masked_fill((classes < 0)[..., None], -1)
+
+    @torch.no_grad()
+    def _follow(self, z: Tensor) -> None:
+        """Keep the mean embedding of training as an average that soon forgets the untrained network."""
+        if not self.training:
+            return
+        self.center_steps += 1
+        share = torch.clamp(10.0 / (self.center_steps + 9), min=0.01)
+        self.center.lerp_(z.detach().float().mean(0), share)
+
+    # --- evaluation
+
+    def check(self, data: Any) -> None:
+        """Raise UserError when a split has too few classes or clips for its episodes."""
+        for split in ("valid", "test"):
+            if data.split(split).height:
+                pool = data.pool(split)
+                self.protocol.check(pool, split, data.plan.insufficient, data.plan.replacement)
+                if split == "valid" and not self.protocol.valid_ways and len(pool.rows) < self.protocol.ways:
+                    print(f"validation has {len(pool.rows)} classes: its episodes are {len(pool.rows)}-way")
+
+    def _gather(self, stage: str, batch: Batch) -> None:
+        z = self.embed(batch)
+        tempo = torch.ones(len(z), device=z.device)
+        cast(Vectors, self.vectors[stage]).update(z, batch["row"], batch["group"], batch["start"], tempo)
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Collect the vectors of validation windows."""
+        self._gather("valid", batch)
+
+    def test_step(self, batch: Batch, index: int) -> None:
+        """Collect the vectors of test windows."""
+        self._gather("test", batch)
+
+    def _rows(self, stage: str, split: str) -> Tensor:
+        """One vector (rows, D) a clip: the mean over its windows."""
+        metric = cast(Vectors, self.vectors[stage])
+        found = metric.compute()
+        metric.reset()
+        return mean_by_row(found.z, found.row, self.data.split(split).height)
+
+    def _episodes(self, stage: str, split: str) -> tuple[Any, Any]:
+        pool = self.data.pool(split)
+        plan = self.data.plan
+        how = {"again": plan.replacement, "insufficient": plan.insufficient}
+        return pool, self.protocol.draw(pool, stage, self.data.split(split)["id"].to_list(), **how)
+
+    def on_validation_epoch_end(self) -> None:
+        """Judge the prototypes by episodes of classes that neither training nor the test has."""
+        z = self._rows("valid", "valid")
+        _, episodes = self._episodes("valid", "valid")
+        found = answer(z, episodes, self.own)
+        self.log_dict({"valid/accuracy": float(found.accuracy.mean())})
+
+    def own(self, support: Tensor, mask: Tensor, query: Tensor, center: Any = None, valid: Any = None) -> Tensor:
+        """The prototypes that the model was trained with, as a head."""
+        return self.criterion.leaf_logits(support, mask, query)
+
+    def on_test_epoch_end(self) -> None:
+        """Judge all heads by the same episodes, at every number of shots."""
+        z = self._rows("test", self.tested)
+        _, episodes = self._episodes("test", self.tested)
+        found = answer(z, episodes, self.own)
+        values = {"accuracy": float(found.accuracy.mean())}
+        for shots in self.protocol.settings:
+            for name, head in self.heads.items():
+                values[f"{name}_{shots}shot"] = float(
+                    answer(z, episodes.fewer(shots), head, self.center).accuracy.mean()
+                )
+            values[f"own_{shots}shot"] = float(answer(z, episodes.fewer(shots), self.own).accuracy.mean())
+        self.log_dict({f"test/{name}": value for name, value in values.items()})
+        self.outcome["test"] = {"values": values, "per_class": {}}
+
+
+def nodes_of(tree: Taxonomy, names: list[str], key: str) -> list[str]:
+    """The nodes that class names mean. Raises UserError, naming the key, for one that the tree lacks."""
+    try:
+        return [tree.resolve(name) for name in names]
+    except UserError as error:
+        raise UserError(f"{key}: {error}; or take {key}=null") from None
+
+
+def episode_grid(z: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Vectors z (B, D) of a batch of episodes as support (E, C, S, D) and query (E, C, Q, D), each with its mask.
+
+    The clips of a class on one side stand next to each other in the batch.
+    """
+    e, slot, side = batch["episode"], batch["slot"], batch["support"]
+    size = int(e.max()) + 1, int(slot.max()) + 1
+    block = (e * size[1] + slot) * 2 + side  # (B,)
+    place = torch.arange(len(z), device=z.device)
+    fresh = torch.ones_like(block, dtype=torch.bool)
+    fresh[1:] = block[1:] != block[:-1]
+    number = place - torch.where(fresh, place, 0).cummax(0).values  # (B,) within its class and side
+    found: list[Tensor] = []
+    for wanted in (1, 0):
+        mine = side == wanted
+        index = e[mine], slot[mine], number[mine]
+        grid = z.new_zeros(*size, int(index[2].max()) + 1, z.shape[1])
+        there = torch.zeros(grid.shape[:3], dtype=torch.bool, device=z.device)
+        there[index] = True
+        found += [grid.index_put(index, z[mine]), there]
+    return found[0], found[1], found[2], found[3]
