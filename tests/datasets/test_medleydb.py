@@ -257,7 +257,8 @@ def test_wrong_choices(root, options, message):
         (f"Metadata/{RAIN}_METADATA.yaml", "stems: {S01: {filename: a.wav}}", "stem file 'a.wav' is not named"),
         (f"Annotations/Activation_Confidence/{RAIN}_ACTIVATION_CONF.lab", "", "not a table of activations"),
         (f"Annotations/Activation_Confidence/{RAIN}_ACTIVATION_CONF.lab", "time,S01\n0,x\n", "not a table"),
-        (f"Annotations/Activation_Confidence/{RAIN}_ACTIVATION_CONF.lab", "time,S01\n0,1,2\n", "(1, 3) numbers for 1"),
+        (f"Annotations/Activation_Confidence/{RAIN}_ACTIVATION_CONF.lab", "time,S01\n0,1,2\n", "not a table"),
+        (f"Annotations/Activation_Confidence/{RAIN}_ACTIVATION_CONF.lab", "time,S01\n", "no line of numbers"),
     ],
 )
 def test_damaged_files(root, name, text, message):

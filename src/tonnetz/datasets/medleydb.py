@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import yaml
 
 from tonnetz.datasets.base import Progress
@@ -228,13 +228,14 @@ def read_activations(path: Path) -> dict[int | None, list[list[float]]]:
     The file is CSV: time, S01, S02, ... Raises UserError for anything else.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            _, *names = next(csv.reader(file))
-            table = np.loadtxt(file, delimiter=",", ndmin=2)  # (T, 1 + stems)
-    except (StopIteration, ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a table of activations ({error}); restore or remove it") from None
-    if table.shape[1] != len(names) + 1 or not table.size:
-        raise UserError(f"{path}: {table.shape} numbers for {len(names)} stems; restore or remove it")
+        frame = pl.read_csv(path, infer_schema=False).cast(pl.Float64)
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: not a table of activations ({reason}); restore or remove it") from None
+    _, *names = frame.columns
+    table = frame.to_numpy()  # (T, 1 + stems)
+    if not len(table):
+        raise UserError(f"{path}: not a table of activations (no line of numbers); restore or remove it")
     time = table[:, 0]
     step = float(np.median(np.diff(time))) if len(time) > 1 else 0.0
     edges = np.append(time, time[-1] + step).round(4)  # (T + 1,)

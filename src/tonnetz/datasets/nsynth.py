@@ -54,11 +54,12 @@ class NSynth(Listed):
             for facts in entries.values():
                 splits_of.setdefault(facts["instrument_str"], set()).add(name)
         for name, entries in notes.items():
+            folder = found[name] / "audio"
             for key, facts in entries.items():
                 instrument = facts["instrument_str"]
                 yield {
                     "id": key,
-                    "audio": found[name] / "audio" / f"{key}.wav",
+                    "audio": folder / f"{key}.wav",
                     "labels": [facts[LABELS[self.label]]],
                     "split": name if name in ("valid", "test") or len(found) == len(SPLITS) else None,
                     "group": instrument if len(splits_of[instrument]) == 1 else f"{name}/{instrument}",
