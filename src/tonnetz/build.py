@@ -186,7 +186,7 @@ def build_task(cfg: DictConfig, frontend: Any, spec: DataSpec) -> Task:
         loss.fit_counts(torch.tensor(spec.positives), torch.tensor(spec.known))
     kind = get_class(cfg.task._target_)
     node = OmegaConf.masked_copy(cfg.task, [key for key in cfg.task if key != "plan"])
-    task: Task = instantiate(node, _partial_=True, _convert_="all")(
+    task: Task = _partial(node)(
         **_wanted(kind, pooling=pooling, loss=loss),
         encoder=encoder,
         augment=augment,
@@ -203,6 +203,16 @@ def build_task(cfg: DictConfig, frontend: Any, spec: DataSpec) -> Task:
         "frontend": fingerprint(frontend),
     }
     return task
+
+
+def _partial(node: DictConfig) -> Any:
+    """The node as a partial whose inner nodes are built; what they refuse is the user's mistake, not Hydra's."""
+    try:
+        return instantiate(node, _partial_=True, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise UserError(f"{node._target_}: {_first_line(error)}") from error
 
 
 def _loss(node: DictConfig, facts: dict[str, Any]) -> Any:

@@ -177,7 +177,7 @@ def _finish(cfg: DictConfig, run: Run, trainer: Any, experiment: Experiment, das
         if tested and cfg.job.figures:
             dashboard.project(trainer, task, data.windows("test", alone=True), "test")
         per_class = {name: task.outcome["test"]["per_class"] for name in ["test"] if tested}
-        write_scores(run.folder, scores, per_class, task.spec, {task.monitor: score})
+        write_scores(run.folder, scores, per_class, task.spec, {task.monitor: score, **task.facts(data)})
         show_scores(scores, task, score)
         _log_hparams(trainer, cfg, task, scores, score)
     run.facts["metrics"] = {f"{stage}/{k}": v for stage, values in scores.items() for k, v in values.items()}

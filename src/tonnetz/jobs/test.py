@@ -41,7 +41,7 @@ def run(cfg: DictConfig, run: Run) -> float:
             scores,
             {"test": task.outcome["test"]["per_class"]},
             task.spec,
-            {"ckpt": str(path), "split": split},
+            {"ckpt": str(path), "split": split, **task.facts(data)},
         )
         if cfg.job.distances:
             write_distances(run.folder, task)

@@ -108,6 +108,10 @@ class Task(L.LightningModule):
     def check(self, data: Any) -> None:
         """Raise UserError now for what an evaluation would raise after training."""
 
+    def facts(self, data: Any) -> dict[str, Any]:
+        """What `metrics.json` tells beside the scores, about how they came to be."""
+        return {}
+
     def baselines(self, data: Any) -> dict[str, dict[str, float]]:
         """Scores of simple methods on the test split that stand beside this task's in every table."""
         return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, ClassVar, cast
 
 import torch
@@ -130,6 +131,12 @@ class FewShot(Task):
                 self.protocol.check(pool, split, data.plan.insufficient, data.plan.replacement)
                 if split == "valid" and not self.protocol.valid_ways and len(pool.rows) < self.protocol.ways:
                     print(f"validation has {len(pool.rows)} classes: its episodes are {len(pool.rows)}-way")
+
+    def facts(self, data: Any) -> dict[str, Any]:
+        """By which rules episodes were drawn and the checkpoint was chosen."""
+        plan = data.plan
+        protocol = {"selected_on": data.select, "replacement": plan.replacement, "disjoint": plan.disjoint}
+        return {"protocol": protocol | {"insufficient": plan.insufficient} | asdict(self.protocol)}
 
     def _gather(self, stage: str, batch: Batch) -> None:
         z = self.embed(batch)

@@ -1,0 +1,184 @@
+"""Few-shot recognition end to end on a small corpus, and what its evaluation promises."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tonnetz.data import EpisodePlan
+from tonnetz.data.episodes import EpisodeStream
+from tonnetz.episodes import Pool, draw_many
+from tonnetz.fewshot import Protocol, answer, mean_by_row
+from tonnetz.heads import SimpleShot
+from tonnetz.tasks.fewshot import episode_grid
+
+SMALL = [
+    "task=fewshot",
+    "data=folder",
+    "data.taxonomy=hornbostel_sachs",
+    "data.fixed={valid:[oboe,flute,banjo],test:[violin,clarinet,piano]}",
+    "data.valid=0",
+    "data.test=0",
+    "model=tiny",
+    "pooling=mean",
+    "augment=none",
+    "trainer=cpu",
+    "trainer.max_epochs=2",
+    "task.dim=16",
+    "task.plan.seconds=0.4",
+    "task.plan.steps=3",
+    "task.plan.episodes=2",
+    "task.plan.ways=3",
+    "task.plan.shots=2",
+    "task.plan.queries=3",
+    "task.evaluation.episodes=40",
+    "task.evaluation.valid_episodes=10",
+    "task.evaluation.ways=3",
+    "task.evaluation.shots=[1,3]",
+    "task.evaluation.queries=4",
+    "task.evaluation.rounds=50",
+    "data.batch_size=16",
+    "data.workers=0",
+    "job.baseline=false",
+    "job.figures=false",
+]
+
+
+@pytest.fixture
+def fewshot(cli, instruments):
+    """Fit the tiny few-shot model, with overrides."""
+
+    def call(*words, run="run"):
+        return cli(*SMALL, f"data.root={instruments}", *words, run=run)
+
+    return call
+
+
+def test_fit_resume_test_and_embed(fewshot, cli, instruments):
+    done = fewshot("trainer.max_epochs=1")
+    assert done.status == 0, done.err
+    done = fewshot("trainer.max_epochs=2")
+    assert done.status == 0, done.err
+    metrics = done.json("metrics.json")
+    assert 0 <= metrics["test"]["accuracy"] <= 1
+    best = done.folder / "checkpoints" / "best.ckpt"
+    again = cli("job=test", f"ckpt={best}", "data.workers=0", "trainer=cpu", run="again")
+    assert again.status == 0, again.err
+    assert again.json("metrics.json")["test"]["accuracy"] == pytest.approx(metrics["test"]["accuracy"])
+    vectors = cli("job=embed", f"ckpt={best}", f"job.inputs=[{instruments / 'oboe'}]", "trainer=cpu", run="vectors")
+    assert vectors.status == 0, vectors.err
+
+
+def test_the_classes_of_a_test_are_those_that_training_never_saw(fewshot):
+    done = fewshot("trainer.max_epochs=1")
+    checkpoint = torch.load(done.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    spec = checkpoint["tonnetz"]["spec"]
+    assert spec["groups"] == ["cello", "marimba", "trumpet"]
+    assert spec["partition"]["violin"] == "test"
+
+
+def test_killed_and_resumed_equals_unbroken(fewshot):
+    def losses(folder):
+        return [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
+
+    whole = fewshot("job.test=false", run="whole")
+    fewshot("job.test=false", "trainer.max_epochs=1", "schedule=constant", run="parts")
+    parts = fewshot("job.test=false", "schedule=constant", run="parts")
+    again = fewshot("job.test=false", "schedule=constant", run="unbroken")
+    keys = [name for name in losses(again.folder)[0] if name != "seconds"]
+    picks = [losses(again.folder)[0].index(name) for name in keys]
+    for a, b in zip(losses(parts.folder), losses(again.folder), strict=True):
+        assert [a[i] for i in picks] == [b[i] for i in picks]
+    assert whole.status == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["loss=ce"], "loss on episodes"),
+        (["loss.height=9"], "loss.height=9: this tree has 3 levels"),
+        (["loss.distance=cosinus"], "loss.distance=cosinus"),
+        (["data.select=test"], "data.allow_test_selection=true"),
+        (["task.plan.ways=12"], "ways=12: this split has 3 classes"),
+        (["task.evaluation.shots=[20]"], "task.plan.insufficient=drop"),
+        (["task.evaluation.ways=4"], "ways=4: this split has 3 classes"),
+        (["task.tree=nothing"], "nothing"),
+        (["data.fixed={test:[violon]}"], "did you mean"),
+        (["task.evaluation.episodes=0"], "task.evaluation.episodes=0"),
+    ],
+)
+def test_mistakes_are_one_line(fewshot, words, match):
+    done = fewshot(*words)
+    assert done.status == 2
+    assert match in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+def test_selection_on_the_test_split_is_told(fewshot):
+    done = fewshot("data.select=test", "data.allow_test_selection=true", "trainer.max_epochs=1")
+    assert done.status == 0, done.err
+    assert json.loads((done.folder / "metrics.json").read_text())["protocol"]["selected_on"] == "test"
+
+
+def batch_of(stream, dim=6):
+    rows = torch.from_numpy(next(iter(stream)))
+    names = dict(zip(("row", "episode", "slot", "support"), rows.T[1:], strict=True))
+    return torch.randn(len(rows), dim), names
+
+
+def test_the_grid_holds_every_clip_in_its_place():
+    pool = Pool(np.repeat(np.arange(5), 10), None, list("abcde"))
+    plan = EpisodePlan(seconds=1.0, ways=3, shots=2, queries=4, episodes=3, steps=1)
+    z, batch = batch_of(EpisodeStream(pool, plan))
+    support, shown, query, asked = episode_grid(z, batch)
+    assert support.shape == (3, 3, 2, 6)
+    assert query.shape == (3, 3, 4, 6)
+    assert shown.all()
+    assert asked.all()
+    for e in range(3):
+        for c in range(3):
+            mine = (batch["episode"] == e) & (batch["slot"] == c)
+            assert (support[e, c] == z[mine & (batch["support"] == 1)]).all()
+            assert (query[e, c] == z[mine & (batch["support"] == 0)]).all()
+
+
+def test_uneven_classes_are_masked():
+    batch = {
+        "episode": torch.tensor([0, 0, 0, 0, 0]),
+        "slot": torch.tensor([0, 0, 1, 0, 1]),
+        "support": torch.tensor([1, 1, 1, 0, 0]),
+    }
+    z = torch.randn(5, 3, requires_grad=True)
+    support, shown, query, asked = episode_grid(z, batch)
+    assert shown.tolist() == [[[True, True], [True, False]]]
+    assert asked.all()
+    (support.sum() + 2 * query.sum()).backward()
+    assert z.grad[:, 0].tolist() == [1, 1, 1, 2, 2]
+
+
+def test_answers_equal_a_loop_over_episodes_in_any_parts():
+    random = torch.Generator().manual_seed(0)
+    z = torch.randn(60, 8, generator=random)
+    pool = Pool(np.repeat(np.arange(6), 10), None, list("abcdef"))
+    episodes = draw_many(pool, 30, 4, 3, 5, seed=0, unknown=1)
+    found = answer(z, episodes, SimpleShot(normalize="l2"))
+    for e in range(30):
+        support = torch.nn.functional.normalize(z[episodes.support[e]], dim=-1).mean(1)
+        query = torch.nn.functional.normalize(z[episodes.query[e].ravel()], dim=-1)
+        expected = torch.cdist(query, support).argmin(1)
+        assert (found.answer[e] == expected).all()
+        assert found.accuracy[e] == (expected == torch.arange(4).repeat_interleave(5)).float().mean()
+    assert found.strange.shape == (30, 5, 4)
+    alone = answer(z, episodes.part(3, 4), SimpleShot(normalize="l2"))
+    torch.testing.assert_close(alone.logits[0], found.logits[3])
+
+
+def test_clips_are_the_mean_of_their_windows():
+    z = torch.tensor([[1.0], [3.0], [5.0]])
+    assert mean_by_row(z, torch.tensor([0, 0, 2]), 4).tolist() == [[2.0], [0.0], [5.0], [0.0]]
+
+
+def test_validation_takes_the_classes_that_there_are():
+    pool = Pool(np.repeat(np.arange(3), 30), None, list("abc"))
+    assert Protocol(valid_episodes=4).draw(pool, "valid").classes.shape == (4, 3)
