@@ -79,7 +79,7 @@ class Tune(Waveform):
         self.tail = nn.ModuleList(Block(i, o, he=True) for i, o in zip(inputs, tail, strict=True))
         self.skips, self.dim, self.stride = skips, tail[-1], 3 ** levels[-1]
         self.taps = (*self.unet.taps, *(f"tail{index + 1}" for index in range(len(tail))))
-        # three times faster on CPU; the layout of the weights decides for conv2d
+        # a sixth faster on CPU; the layout of the weights decides for conv2d
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def stages(self, x: Tensor, mask: Tensor | None) -> Iterator[tuple[str, Tensor, int]]:
