@@ -162,6 +162,15 @@ def test_bench_tells_where_time_goes(cli, corpus):
     assert (done.folder / "figures" / "bench.png").exists()
 
 
+def test_bench_counts_views_without_data(cli):
+    words = ["frontend=raw", "frontend.sample_rate=8000", "augment=clmr", "task.plan.seconds=0.5"]
+    done = cli(*words, "job=bench", "job.views=true", "job.batches=2", "job.warmup=1")
+    assert done.status == 0, done.err
+    result = done.json("bench.json")
+    assert result["samples"] == 4000
+    assert 0 < result["views_per_second"] <= result["best"]
+
+
 def test_start_from_another_checkpoint(fit, trained):
     done = fit(f"init={trained.folder / 'checkpoints' / 'best.ckpt'}", "trainer.max_epochs=1", run="second")
     assert done.status == 0, done.err

@@ -15,7 +15,7 @@ from tonnetz.errors import UserError
 
 NOISE = 1 << 19  # samples of noise to take excerpts from
 ROOM = 4.0  # seconds after which reverberation is cut off
-CHUNK = 1 << 20  # samples that a CPU works on at once, so that they stay in its cache
+CHUNK = 1 << 21  # samples that a CPU works on at once, so that they stay in its cache
 CHANCES = ("polarity", "noise", "gain", "filter", "delay", "pitch", "reverb")
 Pair = Sequence[float]
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tonnetz.augment.response import fast_size
+
 GRAIN = 0.070  # seconds of output from one join to the next
 FADE = 0.012  # seconds of a join
 SEARCH = 0.015  # seconds within which the place for a grain is searched
@@ -55,7 +57,9 @@ def _places(x: Tensor, ratio: Tensor, size: int, sample_rate: int) -> Tensor:
     region = coarse.gather(1, window.flatten(1)).view(window.shape)  # (B, K, W)
     energy = F.pad(region.square().cumsum(2), (1, 0))
     energy = energy[..., fade:] - energy[..., :-fade]  # (B, K, span + 1)
-    tap = torch.arange(fade, device=x.device)
+    length = fast_size(span + fade)
+    spectrum = torch.fft.rfft(region, n=length)  # (B, K, F)
+    tap = torch.arange(fade - 1, -1, -1, device=x.device)  # backwards, so that a convolution correlates
     step = 2 * hop * ratio  # (B,) that a grain has read when the next one comes
     start = x.new_zeros(len(x))  # (B,)
     starts = [start]
@@ -63,8 +67,8 @@ def _places(x: Tensor, ratio: Tensor, size: int, sample_rate: int) -> Tensor:
         on = start + step  # (B,) where the grain before would go on
         near = (on / COARSE).round()
         template = coarse.gather(1, near.long().unsqueeze(1) + tap)  # (B, fade)
-        likeness = F.conv1d(region[None, :, k], template.unsqueeze(1), groups=len(x))[0]  # (B, span + 1)
-        difference = torch.add(energy[:, k], likeness, alpha=-2)
+        likeness = torch.fft.irfft(torch.fft.rfft(template, n=length).mul_(spectrum[:, k]), n=length)
+        difference = torch.add(energy[:, k], likeness[:, fade - 1 : fade + span], alpha=-2)  # (B, span + 1)
         start = (COARSE * (low[:, k] + _lowest(difference) - near) + on).round_().clamp_(min=0)
         starts.append(start)
     return torch.stack(starts, 1).long()

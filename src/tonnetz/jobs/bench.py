@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from tonnetz import figures
 from tonnetz.ahead import ahead
-from tonnetz.build import Experiment, build
+from tonnetz.build import Experiment, build, build_augment, connect
 from tonnetz.device import choose_device
 from tonnetz.manifest import Run, write_json
 from tonnetz.metrics.classification import per_row, score
@@ -37,8 +37,12 @@ STAGES = (
 def run(cfg: DictConfig, run: Run) -> None:
     """Print a table, write `bench.json` and `figures/bench.png`."""
     quiet()
-    experiment = build(cfg)
     device = choose_device(cfg.trainer.accelerator)
+    if cfg.job.views:
+        run.facts["bench"] = views(cfg, device)
+        write_json(run.folder / "bench.json", run.facts["bench"])
+        return
+    experiment = build(cfg)
     times = step_times(experiment, device, cfg.job.batches, cfg.job.warmup)
     size = cfg.data.batch_size
     median = {name: float(np.median(values)) for name, values in times.items()}
@@ -55,6 +59,33 @@ def run(cfg: DictConfig, run: Run) -> None:
         run.folder / "figures" / "bench.png",
     )
     run.facts["bench"] = result
+
+
+def views(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
+    """Views a second that the waveform chain of `augment` makes of noise as long as the task's excerpts; printed.
+
+    Of the processor time of one process too, which other work on the machine disturbs less.
+    """
+    rate = connect(cfg.frontend).sample_rate
+    augment = build_augment(cfg.augment, rate).to(device).train()
+    batch = {"audio": 0.1 * torch.randn(cfg.data.batch_size, 1, round(cfg.task.plan.seconds * rate), device=device)}
+    times, clock = [], Clock(device)
+    for _ in range(cfg.job.warmup + cfg.job.batches):
+        start = time.process_time()
+        with clock("augment"):
+            augment.wave(batch)
+        times.append((clock.seconds["augment"], time.process_time() - start))
+    mean, processor = np.mean(times[cfg.job.warmup :], axis=0)
+    best = min(wall for wall, _ in times[cfg.job.warmup :])
+    rates = {"views_per_second": mean, "best": best, "per_processor_second": processor}
+    result = {name: float(len(batch["audio"]) / max(seconds, 1e-9)) for name, seconds in rates.items()}
+    result |= {"samples": batch["audio"].shape[-1], "threads": torch.get_num_threads(), "device": str(device)}
+    print(
+        " ".join(
+            f"{name} {value:,.0f}" if isinstance(value, float) else f"{name} {value}" for name, value in result.items()
+        )
+    )
+    return result
 
 
 def step_times(experiment: Experiment, device: torch.device, batches: int, warmup: int) -> dict[str, list[float]]:
