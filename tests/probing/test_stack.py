@@ -97,7 +97,7 @@ def test_all_at_once_equals_one_by_one(kind, hidden, protocol):
 
 
 def test_one_hot_toy_of_the_specification():
-    """1,000 items in 4 classes, 8:1:1, no dropout: 72 configurations agree with the oracle; the winner is never wrong."""
+    """1,000 items in 4 classes, 8:1:1, no dropout: 72 configurations agree with the oracle, the winner is right."""
     g = torch.Generator().manual_seed(0)
     klass = torch.randint(4, (1000,), generator=g)
     x = torch.eye(4)[klass]

@@ -53,3 +53,30 @@ def interval(
     tails = flat.new_tensor([(1 - level) / 2, (1 + level) / 2])
     low, high = torch.cat(values).nanquantile(tails).tolist()
     return low, high
+
+
+def resampled(
+    metric: Callable[[Tensor, Tensor], Tensor],
+    score: Tensor,
+    target: Tensor,
+    draws: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval (low, high) of any metric over tracks drawn with replacement.
+
+    `score` is (K, N), `target` (N,) or (K, N), tracks last; `metric` maps stacks (R, K, N) and (R, N) or (R, K, N) to
+    (R,), so all draws of a block are judged at once. Raises UserError without a track.
+    """
+    tracks = score.shape[-1]
+    if not tracks or draws < 1 or not 0 < level < 1:
+        raise UserError(f"bootstrap: {tracks} tracks, {draws} draws, level {level} give no interval; need 1, 1, 0 to 1")
+    generator = torch.Generator().manual_seed(seed)
+    block = max(1, CHUNK // 4 // score.numel())
+    values = []
+    for begin in range(0, draws, block):
+        drawn = torch.randint(tracks, (min(block, draws - begin), tracks), generator=generator).to(score.device)
+        values.append(metric(score[:, drawn].movedim(0, 1), target[..., drawn].movedim(-2, 0)))  # (R,)
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    low, high = torch.cat(values).double().cpu().nanquantile(tails).tolist()
+    return low, high

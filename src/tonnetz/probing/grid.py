@@ -46,7 +46,7 @@ class Probe:
         return hashlib.blake2b(json.dumps(asdict(self), sort_keys=True).encode(), digest_size=6).hexdigest()
 
     def jukemir_id(self, dataset: str, representation: str) -> str:
-        """SHA-1 by which jukemir names this configuration (Castellon et al. 2021, its 15 fields with their defaults)."""
+        """SHA-1 by which jukemir (Castellon et al. 2021) names this configuration: of its 15 fields as JSON."""
         values = {
             "dataset": dataset,
             "representation": representation,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
@@ -23,7 +24,7 @@ class Alone(nn.Module):
         super().__init__()
         self.p, self.dropout_input = probe.dropout, dropout_input
         start = initial(sizes, seed)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         for layer, weight, bias in zip(self.layers, start[::2], start[1::2], strict=True):
             layer.load_state_dict({"weight": weight, "bias": bias})
 

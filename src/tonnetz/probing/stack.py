@@ -9,6 +9,7 @@ Layout: examples last. Weights (C, O, I), hidden values (C, H, B), outputs (C, K
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -82,7 +83,7 @@ def initial(sizes: Sequence[int], seed: int) -> list[Tensor]:
     """Weights and biases of linear layers as torch starts them, from a seed: (O, I), (O,), (O', O), ..."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        layers = [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+        layers = [nn.Linear(a, b) for a, b in itertools.pairwise(sizes)]
     return [value.detach() for layer in layers for value in (layer.weight, layer.bias)]
 
 
@@ -208,7 +209,7 @@ class Stack:
         """Dropout of hidden values (C, H, B) by draws (B, H), in place."""
         for part, (_, p) in self.parts:
             if p:
-                h[part].mul_((draw.T >= p) / (1 - p))
+                h[part].mul_(draw.T.ge(p) / (1 - p))
         return h
 
     def _update(self) -> None:
@@ -324,7 +325,7 @@ def fit(
 def evaluate(
     stack: Stack, goal: Goal, sides: Sequence[Tensor], valid: Examples, rules: Sequence[str]
 ) -> tuple[Tensor, Tensor]:
-    """Score (A,) of every living probe by its best rule, on the CPU, NaN where outputs are not finite; number of the rule."""
+    """Score (A,) of every living probe by its best rule, NaN where outputs are not finite, and number of that rule."""
     z = stack.outputs(sides)  # (A, K, M)
     finite = z.isfinite().all(-1).all(-1)
     z = torch.where(finite[:, None, None], z, 0.0) if not bool(finite.all()) else z

@@ -1,0 +1,369 @@
+"""job=probe: how much do frozen features know? All configurations of a protocol, beside simple baselines."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from tonnetz import figures
+from tonnetz.atomic import replacing
+from tonnetz.build import Experiment, build_data, build_task, connect, restore
+from tonnetz.device import choose_device
+from tonnetz.embedding import model_fingerprint, plan_of
+from tonnetz.errors import UserError, suggest
+from tonnetz.jobs.prepare import summary
+from tonnetz.manifest import Run, write_json
+from tonnetz.paths import config_folder
+from tonnetz.probing.deform import deformation
+from tonnetz.probing.features import EMBEDDING, Features, concatenated, extract, handcrafted, read_folder
+from tonnetz.probing.goal import Goal
+from tonnetz.probing.grid import Probe, Protocol, expand
+from tonnetz.probing.search import Settings, Units, judged, search
+from tonnetz.probing.targets import constant, fraction_of, targets
+from tonnetz.progress import progress_bar
+from tonnetz.quiet import quiet
+from tonnetz.tracks import SPLITS
+
+BASELINES = ("random", "mfcc", "chroma", "constant")
+JOINS = ("each", "concat", "both")
+Row = dict[str, Any]
+
+
+def run(cfg: DictConfig, run: Run) -> float | None:
+    """Write probe.json, .csv and .md, all configurations and a figure; returns the test score of the first row."""
+    quiet()
+    preset = read_preset(cfg.job)
+    probes, protocol = expand(preset["axes"]), Protocol(name=cfg.job.preset, **preset["protocol"])
+    device = choose_device(cfg.trainer.accelerator)
+    device = torch.device("cpu") if device.type == "mps" else device  # which has no double precision
+    if cfg.job.dry:
+        return list_probes(probes)
+    if cfg.job.bench is not None:
+        return measure(cfg, run, probes, protocol, device)
+    subject, data, frames = find_subject(cfg)
+    target = cfg.job.target if isinstance(cfg.job.target, str) else list(cfg.job.target)
+    goal, values = targets(frames, target, cfg.job.kind, cfg.job.metric)
+    rules = tuple(preset["aggregate"])
+    goal.check(rules)
+    settings = Settings(preset["train"], rules, cfg.job.seeds, cfg.seed, cfg.job.draws, str(device))
+    units = find_units(frames, cfg.job.unit)
+    rows: list[Row] = []
+    kinds = list(features_of(cfg, subject, data, frames, preset["deformations"], device))
+    for fraction in cfg.job.fractions:
+        keep = fraction_of(values["train"], fraction, cfg.seed)
+        for features, others in kinds:
+            with progress_bar(f"probing {features.name}") as advance:
+                row = search(
+                    *(features, goal, values, units, keep, probes, protocol, settings, run.folder / "parts", advance),
+                    others=others,
+                )
+            rows.append({"fraction": fraction, "examples": len(keep), **row})
+        if "constant" in cfg.job.baselines:
+            rows.append({"fraction": fraction, "examples": len(keep), **constant_row(goal, values, units, keep)})
+    facts: dict[str, Any] = {"preset": cfg.job.preset, "protocol": asdict(protocol), "axes": preset["axes"]}
+    facts |= {"settings": asdict(settings), "target": target, "goal": asdict(goal), "seed": cfg.seed}
+    facts |= {"checkpoint": str(cfg.ckpt) if subject else None, "data": summary(data), "tail": cfg.job.tail}
+    facts["model"] = model_fingerprint(subject.task) if subject else None
+    facts["split"] = {"seed": data.split_seed, **{split: frame.height for split, frame in frames.items()}}
+    write_results(run.folder, facts, rows)
+    run.facts["probe"] = {row["features"]: row["test"] for row in rows}
+    return float(rows[0]["test"][goal.monitor])
+
+
+def read_preset(job: DictConfig) -> dict[str, Any]:
+    """The preset with what the command line changes. Raises UserError for an unknown one."""
+    folder = config_folder() / "job" / "presets"
+    path = folder / f"{job.preset}.yaml"
+    if not path.exists():
+        raise UserError(
+            f"job.preset={job.preset}: no such preset{suggest(job.preset, (p.stem for p in folder.glob('*.yaml')))}"
+        )
+    preset: Any = OmegaConf.to_container(OmegaConf.load(path))
+    given: Any = OmegaConf.to_container(job, resolve=True)
+    for node in ("axes", "protocol"):
+        preset[node] |= {key: value for key, value in given[node].items() if value is not None}
+    for key in ("train", "aggregate", "deformations"):
+        if given[key] is not None:
+            preset[key] = given[key]
+    for key in ("aggregate", "deformations"):
+        preset[key] = [preset[key]] if isinstance(preset[key], str) else preset[key]
+    return preset
+
+
+def list_probes(probes: Sequence[Probe]) -> None:
+    """Print every configuration with its id."""
+    for probe in probes:
+        print(probe.id, *(f"{key}={value}" for key, value in asdict(probe).items()))
+    print(f"{len(probes)} configurations")
+
+
+def measure(cfg: DictConfig, run: Run, probes: Sequence[Probe], protocol: Protocol, device: torch.device) -> float:
+    """Time the sweep on random features, and the slow way beside it."""
+    from tonnetz.probing.bench import bench
+
+    if len(cfg.job.sizes) != 5 or min(cfg.job.sizes) < 2 or cfg.job.bench <= 0:
+        raise UserError(
+            "job.bench, job.sizes: need seconds above 0, and five sizes: train, valid, test, width, classes"
+        )
+    found = bench(probes, protocol, list(cfg.job.sizes), float(cfg.job.bench), device)
+    print(
+        f"{len(probes)} probes on {found['device']}: {found['seconds']:,.1f} s; one by one (extrapolated, "
+        f"{found['slow_share_of_metrics']:.0%} of it metrics) {found['slow_seconds']:,.0f} s: {found['ratio']:.1f}x, "
+        f"in CPU seconds {found['cpu_ratio']:.1f}x"
+    )
+    write_json(run.folder / "bench.json", found)
+    run.facts["bench"] = found
+    return float(found["ratio"])
+
+
+def find_subject(cfg: DictConfig) -> tuple[Experiment | None, Any, dict[str, pl.DataFrame]]:
+    """The checkpoint's experiment if there is one, the data module, and the tracks of each split."""
+    for name in cfg.job.baselines:
+        if name not in BASELINES:
+            raise UserError(f"job.baselines: no baseline '{name}'{suggest(name, BASELINES)}")
+    subject = None
+    if cfg.ckpt and not cfg.job.features:
+        subject, _ = restore(cfg, list(HydraConfig.get().overrides.task))
+        data = subject.data
+    elif cfg.job.features:
+        data = build_data(cfg, connect(cfg.frontend))
+    else:
+        raise UserError(
+            "ckpt is missing: give a checkpoint, ckpt=outputs/RUN/checkpoints/best.ckpt, or job.features=FOLDER"
+        )
+    frames = {split: data.split(split) for split in SPLITS}
+    for split, frame in frames.items():
+        if not frame.height:
+            raise UserError(f"no tracks in the split '{split}': probes need all three; see data.valid and data.test")
+    return subject, data, frames
+
+
+def find_units(frames: Mapping[str, pl.DataFrame], column: str | None) -> Units:
+    """Numbers of what is judged together: each track, or equal values of a column."""
+    if column is None:
+        return {split: torch.arange(frame.height) for split, frame in frames.items()}
+    for frame in frames.values():
+        if column not in frame.columns:
+            raise UserError(f"job.unit={column}: the track table has no such column{suggest(column, frame.columns)}")
+        if frame[column].null_count():
+            raise UserError(f"job.unit={column}: is empty for some tracks; choose another column")
+    return {
+        split: torch.from_numpy(frame[column].rank("dense").cast(pl.Int64).to_numpy())
+        for split, frame in frames.items()
+    }
+
+
+Subjects = list[tuple[Features, list[tuple[str, Features]]]]
+
+
+def features_of(
+    cfg: DictConfig,
+    subject: Experiment | None,
+    data: Any,
+    frames: Mapping[str, pl.DataFrame],
+    deformations: Sequence[str],
+    device: torch.device,
+) -> Subjects:
+    """All features to probe, each with those of deformed test tracks."""
+    found: Subjects = []
+    if subject is None:
+        found.append((read_folder(Path(cfg.job.features), frames, data.on_error == "skip"), []))
+    else:
+        found += encoder_features(cfg, subject, frames, "model", deformations, device)
+        if "random" in cfg.job.baselines:
+            found += encoder_features(cfg, untrained(subject), frames, "random", deformations, device)
+    for kind in ("mfcc", "chroma"):
+        if kind in cfg.job.baselines:
+            found.append((handcrafted(kind, frames, data.frontend.sample_rate, Path(data.cache)), []))
+    return found
+
+
+def untrained(subject: Experiment) -> Experiment:
+    """The same architecture with the weights that it starts from."""
+    torch.manual_seed(subject.cfg.seed)
+    cfg = deepcopy(subject.cfg)
+    task = build_task(cfg, subject.data.frontend, subject.task.spec)
+    return Experiment(cfg, subject.data, task.eval())
+
+
+def encoder_features(
+    cfg: DictConfig,
+    subject: Experiment,
+    frames: Mapping[str, pl.DataFrame],
+    name: str,
+    deformations: Sequence[str],
+    device: torch.device,
+) -> Subjects:
+    """Features of an encoder's taps, one after the other or side by side."""
+    job = cfg.job
+    if job.join not in JOINS:
+        raise UserError(f"job.join={job.join}: known are {', '.join(JOINS)}")
+    taps = [EMBEDDING]
+    if job.taps is not None:
+        taps = (
+            list(subject.task.encoder.backbone.taps)
+            if job.taps == "all"
+            else [job.taps]
+            if isinstance(job.taps, str)
+            else list(job.taps)
+        )
+    plan = plan_of(subject, job.window, job.hop)
+    plain = extract(subject, frames, taps, plan, job.tail, device, name)
+    test = {"test": frames["test"]}
+    changed = {
+        kind: extract(subject, test, taps, plan, job.tail, device, name, deformation(kind)) for kind in deformations
+    }
+    found = []
+    if job.join != "concat" or len(taps) == 1:
+        found += [(plain[tap], [(kind, values[tap]) for kind, values in changed.items()]) for tap in taps]
+    if job.join != "each" and len(taps) > 1:
+        title = f"{name} {'+'.join(taps)}" if len(taps) < 4 else f"{name} all taps"
+        sides = [(kind, concatenated(list(values.values()), title)) for kind, values in changed.items()]
+        found.append((concatenated(list(plain.values()), title), sides))
+    return found
+
+
+def constant_row(goal: Goal, values: Mapping[str, Tensor], units: Units, keep: Tensor) -> Row:
+    """The predictor that knows the training labels and hears nothing."""
+    found: Row = {"features": "constant", "dimensions": 0}
+    for split in ("valid", "test"):
+        names, index = units[split].unique(return_inverse=True)
+        first = torch.full((len(names),), len(index)).scatter_reduce(0, index, torch.arange(len(index)), "amin")
+        truth = values[split][..., first]
+        found |= judged(goal, constant(goal, values["train"][..., keep], len(names)), truth) | (
+            {"valid": goal.metrics(constant(goal, values["train"][..., keep], len(names)), truth)[goal.monitor]}
+            if split == "valid"
+            else {}
+        )
+    return found
+
+
+def write_results(folder: Path, facts: dict[str, Any], rows: Sequence[Row]) -> None:
+    """probe.json, probe.csv, probe.md, configurations.csv, figures/probe.png; print the table."""
+    write_json(folder / "probe.json", {**facts, "rows": list(rows)})
+    metric = facts["goal"]["monitor"]
+    table = [flat(row, metric) for row in rows]
+    write_csv(folder / "probe.csv", table)
+    with replacing(folder / "probe.md") as part:
+        part.write_text(f"{caption(facts)}\n\n{markdown(brief(table, metric))}\n")
+    listing = [
+        {"features": row["features"], "fraction": row["fraction"], **one}
+        for row in rows
+        for one in row.get("configurations", [])
+    ]
+    write_csv(folder / "configurations.csv", listing)
+    names = {name_of(row): row for row in rows}
+    figures.save(score_bars(names, metric, facts["target"]), folder / "figures" / "probe.png")
+    show(brief(table, metric), caption(facts))
+
+
+def caption(facts: Mapping[str, Any]) -> str:
+    """One line that says what the numbers are."""
+    split = facts["split"]
+    sizes = "/".join(f"{split[name]:,}" for name in SPLITS)
+    return (
+        f"{facts['preset']}: {facts['target']} ({facts['goal']['kind']}), {sizes} tracks, split seed {split['seed']}, "
+        f"seed {facts['seed']}, data {facts['data']['fingerprint']}"
+    )
+
+
+def name_of(row: Row) -> str:
+    """Name of a row in tables and figures."""
+    return row["features"] if row["fraction"] == 1 else f"{row['features']} ({row['fraction']:.0%})"
+
+
+def flat(row: Row, metric: str) -> dict[str, Any]:
+    """A row of the table: text and numbers only."""
+    winner, seeds = row.get("winner"), row.get("seeds")
+    low, high = row.get("interval", (None, None))
+    cells: dict[str, Any] = {"features": name_of(row), "dimensions": row["dimensions"], "examples": row["examples"]}
+    cells |= {"valid": row["valid"], **row["test"], "low": low, "high": high}
+    cells |= {"seeds_mean": seeds["mean"] if seeds else None, "seeds_std": seeds["std"] if seeds else None}
+    layers = "x".join(map(str, winner["hidden"])) or "linear" if winner else None
+    cells["winner"] = f"{layers} lr {winner['lr']:g}" if winner else None
+    cells |= {f"{metric} {name}": values[metric] for name, values in row.get("deformed", {}).items()}
+    cells |= {"undefined": len(row["undefined"]), "failed": row.get("failed", 0)}
+    return cells
+
+
+def brief(rows: Sequence[Mapping[str, Any]], metric: str) -> list[dict[str, Any]]:
+    """The columns of `flat` that a reader compares, few enough for a terminal."""
+    lines = []
+    for row in rows:
+        line = {"features": row["features"], "dim": row["dimensions"], "valid": row["valid"], metric: row[metric]}
+        line["95 %"] = f"{row['low']:.3f}-{row['high']:.3f}" if row["low"] is not None else None
+        line["seeds"] = f"{row['seeds_mean']:.3f}±{row['seeds_std']:.3f}" if row["seeds_mean"] is not None else None
+        names = list(row)
+        others = names[names.index("valid") + 1 : names.index("low")]
+        line |= {name: row[name] for name in others if name != metric}
+        line |= {name.removeprefix(f"{metric} "): row[name] for name in names if name.startswith(f"{metric} ")}
+        lines.append(line | {"winner": row["winner"]} | {key: row[key] for key in ("undefined", "failed")})
+    return lines
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV; a row may lack columns."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with replacing(path) as part, part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def cells_of(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Columns that say something, and their cells as text."""
+    columns = [
+        key
+        for key in dict.fromkeys(key for row in rows for key in row)
+        if any(row.get(key) not in (None, 0) for row in rows)
+    ]
+    return columns, [[text(row.get(key)) for key in columns] for row in rows]
+
+
+def text(value: Any) -> str:
+    """A cell: four places for a measure."""
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table in Markdown."""
+    columns, cells = cells_of(rows)
+    lines = [columns, ["---"] * len(columns), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def show(rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Print a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns, cells = cells_of(rows)
+    table = Table(*columns, title=title)
+    for line in cells:
+        table.add_row(*line)
+    Console().print(table)
+
+
+def score_bars(rows: Mapping[str, Row], metric: str, title: Any) -> Any:
+    """Test scores by name with their intervals."""
+    figure = figures.Figure(figsize=(7, 1.4 + 0.32 * len(rows)), layout="constrained")
+    axis = figure.subplots()
+    names = list(rows)[::-1]
+    values = [rows[name]["test"][metric] for name in names]
+    axis.barh(names, values, color=["tab:gray" if name.startswith(BASELINES) else "tab:blue" for name in names])
+    for place, name in enumerate(names):
+        if rows[name].get("interval"):
+            axis.plot(rows[name]["interval"], [place, place], "k-", lw=2)
+    axis.set(xlabel=f"{metric} of test tracks", title=str(title))
+    axis.grid(axis="x", alpha=0.3)
+    return figure

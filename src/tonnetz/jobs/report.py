@@ -1,0 +1,75 @@
+"""job=report: probe results side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from tonnetz import figures
+from tonnetz.atomic import replacing
+from tonnetz.errors import UserError
+from tonnetz.jobs.probe import BASELINES, brief, caption, flat, markdown, name_of, score_bars, show, write_csv
+from tonnetz.manifest import Run, write_json
+
+SAME = ("target", "goal", "split")  # what results must share to stand in one table
+
+
+def run(cfg: DictConfig, run: Run) -> None:
+    """Write report.md, .csv, .json and a figure of the probe results in `job.runs`."""
+    names = [cfg.job.runs] if isinstance(cfg.job.runs, str) else list(cfg.job.runs)
+    results = {name: read(Path(name)) for name in names}
+    first = next(iter(results.values()))
+    for name, result in results.items():
+        check(first, result, names[0], name)
+    metric = cfg.job.metric or first["goal"]["monitor"]
+    rows = joined({Path(name).name: result for name, result in results.items()})
+    for name, row in rows.items():
+        if metric not in row["test"]:
+            raise UserError(f"job.metric={metric}: {name} has {', '.join(row['test'])}")
+    table = [flat(row, metric) | {"features": name} for name, row in rows.items()]
+    write_csv(run.folder / "report.csv", table)
+    write_json(run.folder / "report.json", {"runs": names, "metric": metric, "rows": rows})
+    with replacing(run.folder / "report.md") as part:
+        part.write_text(f"{caption(first)}\n\n{markdown(brief(table, metric))}\n")
+    figures.save(score_bars(rows, metric, first["target"]), run.folder / "figures" / "report.png")
+    show(brief(table, metric), caption(first))
+    run.facts["report"] = {name: row["test"] for name, row in rows.items()}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The result of a probe run. Raises UserError when the folder holds none."""
+    path = folder / "probe.json"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; job.runs names folders of job=probe runs that have ended")
+    return json.loads(path.read_text())
+
+
+def check(first: dict[str, Any], other: dict[str, Any], a: str, b: str) -> None:
+    """Raise UserError for results that must not stand in one table."""
+    for key in SAME:
+        if first[key] != other[key]:
+            raise UserError(f"job.runs: {a} and {b} differ in {key}: {first[key]} and {other[key]}; report them apart")
+    mark = [result["data"]["fingerprint"] for result in (first, other)]
+    if mark[0] != mark[1]:
+        raise UserError(f"job.runs: {a} and {b} were judged on other data ({mark[0]} and {mark[1]}); report them apart")
+    if first["preset"] != other["preset"] or first["axes"] != other["axes"]:
+        raise UserError(f"job.runs: {a} and {b} searched other configurations; probe both with one preset")
+
+
+def joined(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Rows by name: models under the name of their run, each baseline once."""
+    found: dict[str, dict[str, Any]] = {}
+    baselines: dict[str, dict[str, Any]] = {}
+    for run_name, result in results.items():
+        for row in result["rows"]:
+            name = name_of(row)
+            if row["features"].startswith("random"):
+                baselines[f"{name} ({run_name})"] = row
+            elif row["features"] in BASELINES:
+                baselines.setdefault(name, row)
+            else:
+                found[f"{run_name} {name}".replace(" model", "")] = row
+    return found | baselines

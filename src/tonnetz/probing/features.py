@@ -1,0 +1,279 @@
+"""Features of a corpus, computed once: of a checkpoint's taps, of MFCC and chroma statistics, or of files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from tonnetz.atomic import replacing
+from tonnetz.audio import read_prepared
+from tonnetz.build import Experiment
+from tonnetz.data.excerpts import Loader, Windows
+from tonnetz.data.plan import Chunks, Plan
+from tonnetz.embedding import model_fingerprint
+from tonnetz.errors import UserError
+from tonnetz.frontend import fingerprint as frontend_fingerprint
+from tonnetz.progress import progress_bar
+
+TAILS = ("overlap", "drop", "pad")
+EMBEDDING = "embedding"  # what the task's own vector is called beside taps
+Deform = Callable[[Tensor, Tensor], Tensor]  # audio (B, 1, N), first sample of each excerpt (B,) -> audio
+
+
+@dataclass
+class Features:
+    """Vectors of one kind for the tracks of some splits.
+
+    Args:
+        name: in tables.
+        x: vectors (M, D) by split.
+        row: the track of each, its place in the split's table (M,), ascending.
+        mark: identifies how they were made.
+    """
+
+    name: str
+    x: dict[str, Tensor]
+    row: dict[str, Tensor]
+    mark: str
+
+
+def mark_of(**facts: Any) -> str:
+    """16 hex digits of facts."""
+    return hashlib.blake2b(json.dumps(facts, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+
+
+def tracks_mark(frame: pl.DataFrame) -> str:
+    """16 hex digits of the sound of a table's rows, in their order."""
+    columns = [name for name in ("id", "audio", "first", "samples", "peak") if name in frame.columns]
+    return hashlib.blake2b(frame.select(columns).write_ndjson().encode(), digest_size=8).hexdigest()
+
+
+def load_or(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, made and written when it is not there."""
+    from safetensors.torch import load_file, save_file
+
+    if not path.exists():
+        values = {name: value.contiguous() for name, value in make().items()}
+        with replacing(path) as part:
+            save_file(values, part)
+        return values
+    return load_file(path)
+
+
+def extract(
+    experiment: Experiment,
+    frames: Mapping[str, pl.DataFrame],
+    taps: Sequence[str],
+    plan: Plan,
+    tail: str,
+    device: torch.device,
+    name: str = "model",
+    deform: tuple[str, Deform] | None = None,
+) -> dict[str, Features]:
+    """Features of the task's own embedding, or of taps, by their name: one pass over the sound for all of them.
+
+    They are stored below `data.cache/probes` under a mark of weights, front-end, tracks, windows and deformation.
+    """
+    task, data = experiment.task, experiment.data
+    known = (*task.encoder.backbone.taps, EMBEDDING)
+    for tap in taps:
+        if tap not in known:
+            raise UserError(f"job.taps: '{tap}' is no tap of this backbone; known: {', '.join(known)}")
+    plan = replace(plan, group=None, alignment=None)
+    facts = {"model": model_fingerprint(task), "frontend": frontend_fingerprint(data.frontend), "taps": list(taps)}
+    facts |= {"span": plan.span, "hop": plan.hop, "pad": plan.pad, "source": plan.source, "tail": tail}
+    facts |= {"normalize": data.normalize, "deform": deform[0] if deform else None}
+    found: dict[str, dict[str, Tensor]] = {}
+    marks = {}
+    for split, frame in frames.items():
+        marks[split] = mark_of(**facts, tracks=tracks_mark(frame))
+        path = Path(data.cache) / "probes" / f"{marks[split]}.safetensors"
+        found[split] = load_or(path, lambda frame=frame: _pass(experiment, frame, taps, plan, tail, device, deform))  # type: ignore[misc]
+    rows = {split: values["row"] for split, values in found.items()}
+    result = {}
+    for tap in taps:
+        title = name if tap == EMBEDDING else f"{name} {tap}"
+        x = {split: values[tap] for split, values in found.items()}
+        result[tap] = Features(title, x, rows, mark_of(parts=marks, tap=tap))
+    return result
+
+
+def _pass(
+    experiment: Experiment,
+    frame: pl.DataFrame,
+    taps: Sequence[str],
+    plan: Plan,
+    tail: str,
+    device: torch.device,
+    deform: tuple[str, Deform] | None,
+) -> dict[str, Tensor]:
+    """Vectors (M, D) of all windows of the rows by tap, and their rows (M,)."""
+    task: Any = experiment.task.to(device).eval()
+    if deform and plan.source != "audio":
+        raise UserError("job.deformations: need sound, and this checkpoint reads stored features; leave them out")
+    loader = _windows(experiment, frame, plan, tail)
+    parts: list[dict[str, Tensor]] = []
+    with torch.inference_mode(), progress_bar("extracting features") as advance:
+        for batch in loader:
+            moved = {key: value.to(device) for key, value in batch.items()}
+            if deform:
+                moved["audio"] = deform[1](moved["audio"], moved["row"])
+            values = tap_means(task, moved, [tap for tap in taps if tap != EMBEDDING])
+            if EMBEDDING in taps:
+                values[EMBEDDING] = task.embed(moved)
+            parts.append({"row": batch["row"], **{tap: value.float().cpu() for tap, value in values.items()}})
+            advance(int(batch["row"][-1]) + 1, frame.height)
+    found = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    order = found["row"].argsort(stable=True)
+    found = {key: value[order] for key, value in found.items()}
+    for tap in taps:
+        check_finite(found[tap], frame, found["row"])
+    return found
+
+
+def _windows(experiment: Experiment, frame: pl.DataFrame, plan: Plan, tail: str) -> Loader:
+    """Batches of windows of rows of the table; labels play no part."""
+    if tail not in TAILS:
+        raise UserError(f"job.tail={tail}: known are {', '.join(TAILS)}")
+    data = copy(experiment.data)  # the same prepared audio and features, another choice of tracks
+    nothing = pl.lit(None, pl.List(pl.String))
+    data.plan, data._table = plan, frame.with_columns(split=pl.lit("test"), labels=nothing, unknown=nothing)
+    windows = data.dataset("test")
+    assert isinstance(windows, Windows)
+    if plan.grid is None:
+        cut_tails(windows, round((plan.hop or plan.span) * data.frontend.sample_rate), tail)
+    return Loader(windows, Chunks(len(windows), data.batch_size), data.workers)
+
+
+def cut_tails(windows: Windows, hop: int, tail: str) -> None:
+    """What happens to the end of a recording that no whole window covers.
+
+    overlap: the last window is aligned to the end; drop: it is left out, unless it is the only one; pad: it begins a
+    hop after the last but one, and is filled up.
+    """
+    late = windows.starts % hop != 0
+    if tail == "pad":
+        windows.starts = np.where(late, -(-windows.starts // hop) * hop, windows.starts)
+    elif tail == "drop":
+        windows.rows, windows.starts, windows.tempi = (
+            values[~late] for values in (windows.rows, windows.starts, windows.tempi)
+        )
+
+
+def tap_means(task: Any, batch: dict[str, Tensor], taps: Sequence[str]) -> dict[str, Tensor]:
+    """Mean over the valid frames of taps, (B, D) each, from one forward pass."""
+    if not taps:
+        return {}
+    layers, mask = task.encoder.layers(batch)
+    found = {}
+    for tap in taps:
+        hidden = layers[tap]  # (B, T', D)
+        share = torch.nn.functional.interpolate(mask[:, None].float(), hidden.shape[1])[:, 0, :, None]  # (B, T', 1)
+        found[tap] = (hidden * share).sum(1) / share.sum(1).clamp(min=1)
+    return found
+
+
+def concatenated(parts: Sequence[Features], name: str) -> Features:
+    """Several features of the same windows side by side."""
+    x = {split: torch.cat([part.x[split] for part in parts], 1) for split in parts[0].x}
+    return Features(name, x, parts[0].row, mark_of(parts=[part.mark for part in parts]))
+
+
+def read_folder(folder: Path, frames: Mapping[str, pl.DataFrame], skip: bool = False) -> Features:
+    """Features from files ``folder/{id}.npy``, (D,) a track or (M, D) for its M windows.
+
+    Raises UserError, naming the track, for one without a file, for a file of no track, for numbers that are not finite,
+    and for different widths; with `skip`, tracks without a file are left out and files of no track are not looked at.
+    """
+    if not folder.is_dir():
+        raise UserError(f"job.features={folder}: no such folder")
+    ids = {name for frame in frames.values() for name in frame["id"]}
+    if not skip:
+        files = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.npy")}
+        _complain(sorted(files - ids), folder, "belongs to no track of the corpus")
+        _complain(sorted(ids - files), folder, "is missing")
+    x, row, width = {}, {}, None
+    digest = hashlib.blake2b(digest_size=8)
+    for split, frame in frames.items():
+        found = []
+        for i, name in enumerate(frame["id"]):
+            path = folder / f"{name}.npy"
+            if skip and not path.exists():
+                continue
+            value = np.atleast_2d(np.load(path, allow_pickle=False)).astype(np.float32)
+            width = width or value.shape[1]
+            if value.ndim != 2 or value.shape[1] != width:
+                raise UserError(f"{path}: has shape {value.shape}, others have {width} dimensions a vector")
+            digest.update(value.tobytes())
+            found.append((i, value))
+        if not found:
+            raise UserError(f"job.features={folder}: no file for any track of the split {split}")
+        x[split] = torch.from_numpy(np.concatenate([value for _, value in found]))
+        row[split] = torch.tensor([i for i, value in found for _ in range(len(value))])
+        check_finite(x[split], frame, row[split])
+    return Features(folder.name, x, row, digest.hexdigest())
+
+
+def _complain(names: list[str], folder: Path, what: str) -> None:
+    if names:
+        raise UserError(
+            f"{folder / names[0]}.npy: {what} ({len(names)} such in all); correct the folder, or set data.on_error=skip"
+        )
+
+
+def check_finite(x: Tensor, frame: pl.DataFrame, row: Tensor) -> None:
+    """Raise UserError that names the first track with a feature that is no finite number."""
+    bad = ~x.isfinite().all(1)
+    if bad.any():
+        raise UserError(f"features of track '{frame['id'][int(row[bad][0])]}': hold NaN or infinity; leave it out")
+
+
+def handcrafted(kind: str, frames: Mapping[str, pl.DataFrame], sample_rate: int, cache: Path) -> Features:
+    """Statistics of MFCCs (120) or chroma (72): mean and deviation of frames and of their first two differences."""
+    make = {"mfcc": _mfcc, "chroma": _chroma}[kind]
+    x, row, marks = {}, {}, {}
+    for split, frame in frames.items():
+        marks[split] = mark_of(kind=kind, rate=sample_rate, tracks=tracks_mark(frame))
+
+        def compute(frame: pl.DataFrame = frame) -> dict[str, Tensor]:
+            places = list(frame.select("audio", "header", "first", "samples", "peak").iter_rows())
+            with ThreadPoolExecutor() as pool, torch.inference_mode():
+                values = list(pool.map(lambda place: moving(make(read_prepared(*place), sample_rate)), places))
+            return {"x": torch.stack(values)}
+
+        x[split] = load_or(cache / "probes" / f"{marks[split]}.safetensors", compute)["x"]
+        row[split] = torch.arange(frame.height)
+    return Features(kind, x, row, mark_of(parts=marks))
+
+
+def moving(frames: Tensor) -> Tensor:
+    """Mean and deviation (6 F,) over time of frames (F, T), of their first and of their second differences."""
+    found = []
+    for _ in range(3):
+        found += [frames.mean(1), frames.std(1, correction=0)]
+        frames = frames.diff(dim=1) if frames.shape[1] > 1 else torch.zeros_like(frames)
+    return torch.cat(found)
+
+
+def _mfcc(signal: np.ndarray, sample_rate: int) -> Tensor:
+    from tonnetz.frontend import MFCC
+
+    return MFCC(sample_rate=sample_rate)(torch.from_numpy(signal)[None, None])[0, 0]  # (20, T)
+
+
+def _chroma(signal: np.ndarray, sample_rate: int) -> Tensor:
+    import librosa
+
+    chroma = librosa.feature.chroma_stft(y=signal, sr=sample_rate, n_fft=4096, hop_length=1024, tuning=0.0)
+    return torch.from_numpy(chroma).float()  # (12, T)

@@ -1,0 +1,143 @@
+"""Targets of probes, from the labels of a track table or from any of its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from tonnetz.errors import UserError, suggest
+from tonnetz.metrics.key import KEYS, parse_key
+from tonnetz.probing.goal import Goal
+from tonnetz.tracks import label_matrix
+
+Frames = Mapping[str, pl.DataFrame]  # split -> its tracks
+
+
+def targets(
+    frames: Frames, target: str | Sequence[str], kind: str | None = None, metric: str | None = None
+) -> tuple[Goal, dict[str, Tensor]]:
+    """The goal, and the target of every track by split: (N,), or (K, N) of labels and numbers.
+
+    Args:
+        frames: tracks by split.
+        target: ``labels``, a column, or several columns of numbers.
+        kind: multilabel, classes, key or number; null finds out: labels are multilabel when a track has another number
+            than one, a column of fractions is number, any other classes.
+        metric: that chooses; null takes the kind's first.
+    """
+    columns = [target] if isinstance(target, str) else list(target)
+    for name in columns:
+        known = next(iter(frames.values())).columns
+        if name not in known:
+            raise UserError(f"job.target={name}: the track table has no such column{suggest(name, known)}")
+    kind = kind or _guess(frames, columns)
+    if kind == "multilabel":
+        names, values = _multilabel(frames, columns)
+    elif kind == "number":
+        names, values = tuple(columns), _numbers(frames, columns)
+    else:
+        names, values = _classes(frames, columns, kind)
+    return Goal(kind, names, metric or ""), values
+
+
+def _guess(frames: Frames, columns: list[str]) -> str:
+    if columns == ["labels"]:
+        several = any(bool((f["labels"].drop_nulls().list.len() != 1).any()) for f in frames.values())
+        judged = any(bool((f["unknown"].list.len() > 0).any()) for f in frames.values())
+        return "multilabel" if several or judged else "classes"
+    kinds = {frame[name].dtype for frame in frames.values() for name in columns} - {pl.Null}
+    return "number" if len(columns) > 1 or any(k.is_float() for k in kinds) else "classes"
+
+
+def _multilabel(frames: Frames, columns: list[str]) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    if columns != ["labels"]:
+        raise UserError(
+            f"job.target={','.join(columns)}: only labels can be several; set job.kind to classes or number"
+        )
+    names = sorted({name for frame in frames.values() for name in frame["labels"].explode().drop_nulls()})
+    return tuple(names), {split: torch.from_numpy(label_matrix(frame, names).T) for split, frame in frames.items()}
+
+
+def _numbers(frames: Frames, columns: list[str]) -> dict[str, Tensor]:
+    """Numbers (K, N), scaled by mean and deviation of the training tracks."""
+    found = {}
+    for split, frame in frames.items():
+        for name in columns:
+            if not (frame[name].dtype.is_numeric() or frame[name].dtype == pl.Null):
+                raise UserError(f"job.target={name}: holds {frame[name].dtype}, no numbers; set job.kind=classes")
+        found[split] = np.stack([frame[name].cast(pl.Float64).to_numpy() for name in columns])
+    mean, std = np.nanmean(found["train"], 1, keepdims=True), np.nanstd(found["train"], 1, keepdims=True)
+    if not (std > 0).all():
+        raise UserError(f"job.target={columns[int((std[:, 0] > 0).argmin())]}: is the same for all training tracks")
+    return {split: torch.from_numpy((value - mean) / std).float() for split, value in found.items()}
+
+
+def _classes(frames: Frames, columns: list[str], kind: str) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Class numbers (N,), -1 where a track has none. Raises UserError for a class without a training track."""
+    (column,) = columns
+    texts = {split: _texts(frame, column) for split, frame in frames.items()}
+    if kind == "key":
+        numbers = {name: parse_key(name) for found in texts.values() for name in found if name is not None}
+        names: tuple[str, ...] = KEYS
+    else:
+        names = tuple(sorted({name for found in texts.values() for name in found if name is not None}, key=_natural))
+        numbers = {name: i for i, name in enumerate(names)}
+        taught = set(texts["train"])
+        lost = next((name for name in names if name not in taught), None)
+        if lost is not None or len(names) < 2:
+            reason = "has no training track" if lost is not None else "is the only class"
+            raise UserError(
+                f"job.target={column}: class '{lost or names[:1]}' {reason}; choose another target or split"
+            )
+    return names, {split: torch.tensor([numbers.get(n, -1) for n in found]) for split, found in texts.items()}
+
+
+def _texts(frame: pl.DataFrame, column: str) -> list[str | None]:
+    if column == "labels":
+        lists = frame["labels"].to_list()
+        if any(found is not None and len(found) > 1 for found in lists):
+            raise UserError("job.target=labels: a track has several labels; set job.kind=multilabel")
+        return [found[0] if found else None for found in lists]
+    return [None if value is None else str(value) for value in frame[column].to_list()]
+
+
+def _natural(name: str) -> tuple[float, str]:
+    """Numbers in their order, before words."""
+    try:
+        return float(name), name
+    except ValueError:
+        return float("inf"), name
+
+
+def constant(goal: Goal, train: Tensor, tracks: int) -> Tensor:
+    """Scores (K, tracks) of the predictor that always says what pays most on the training tracks."""
+    if goal.kind in ("classes", "key"):
+        counts = train[train >= 0].bincount(minlength=len(goal.names)).double()
+        if goal.monitor.startswith("key_score"):
+            from tonnetz.metrics.key import key_table
+
+            counts = counts @ key_table(goal.monitor.endswith("symmetric"))
+        value = counts
+    else:
+        value = train.double().nanmean(-1)
+    return value.float()[:, None].expand(-1, tracks).contiguous()
+
+
+def fraction_of(target: Tensor, fraction: float, seed: int) -> Tensor:
+    """Numbers of the training tracks to keep: known ones, classes in their proportions, at least one of each."""
+    if not 0 < fraction <= 1:
+        raise UserError(f"job.fractions: {fraction} must be above 0, up to 1")
+    known = (target >= 0 if target.ndim == 1 else ~target.isnan().all(0)).nonzero()[:, 0]
+    if fraction == 1:
+        return known
+    order = known[torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))]
+    code = target[order] if target.ndim == 1 else torch.zeros(len(order), dtype=torch.long)
+    place = torch.zeros(len(order), dtype=torch.double)
+    for number in code.unique():
+        members = (code == number).nonzero()[:, 0]
+        place[members] = torch.arange(len(members), dtype=torch.double) / len(members)
+    return order[place < max(fraction, 1e-12)].sort().values
