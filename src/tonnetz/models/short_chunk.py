@@ -48,7 +48,7 @@ class ShortChunk(Backbone):
         self.frequency = FrequencyPool(frequency)
         self.dim = widths[-1]
         self.taps = (*(f"block{index + 1}" for index in range(len(FACTORS))), "output")
-        # a quarter faster on CPU; the layout of the weights decides for conv2d
+        # as in CNN: the layout of the weights decides for conv2d
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def stages(self, x: Tensor, mask: Tensor | None) -> Iterator[tuple[str, Tensor, int]]:
