@@ -63,7 +63,7 @@ class Head(ABC):
 
     @abstractmethod
     def scores(self, support: Tensor, mask: Tensor, query: Tensor, valid: Tensor) -> Tensor:
-        """Scores (E, M, C) of normalised embeddings, zero where they do not exist; absent classes may score anything."""
+        """Scores (E, M, C) of normalised embeddings, zero where they do not exist. Absent classes score anything."""
 
 
 def chosen(key: str, value: str, known: tuple[str, ...]) -> str:
@@ -86,7 +86,7 @@ def normalized(z: Tensor, how: str, center: Tensor | None = None) -> Tensor:
 
 
 def means(support: Tensor, mask: Tensor) -> Tensor:
-    """Mean embedding (E, C, D) of each class, from a support (E, C, S, D) that is zero where mask (E, C, S) is False."""
+    """Mean embedding (E, C, D) of each class, of a support (E, C, S, D) that is zero where mask (E, C, S) is False."""
     return support.sum(2) / mask.sum(2, keepdim=True).clamp(min=1)
 
 

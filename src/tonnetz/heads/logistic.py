@@ -49,10 +49,10 @@ def fit(
 ) -> tuple[Tensor, Tensor]:
     """Weights (E, R, C) and biases (E, 1, C) that minimise cross-entropy + penalty / 2 |W|^2.
 
-    Nonlinear conjugate gradients. The Hessian of a softmax is at most 1/2 (Boehning 1992), which bounds that of the loss:
-    the bound's inverse is the preconditioner, the bound's minimum on the line the start of its search by Newton. The
-    loss is strongly convex by the penalty, so |gradient| <= tolerance * penalty * |W|, at which it stops, means that the
-    weights are off by `tolerance` at most.
+    Nonlinear conjugate gradients. The Hessian of a softmax is at most 1/2 (Boehning 1992), which bounds that of the
+    loss: the bound's inverse is the preconditioner, the bound's minimum on a line the start of its search by Newton.
+    The loss is strongly convex by the penalty, so |gradient| <= tolerance * penalty * |W|, at which it stops, means
+    that the weights are off by `tolerance` at most. Weak penalties on long embeddings take many steps.
 
     Args:
         x: examples (E, N, R) in float64.

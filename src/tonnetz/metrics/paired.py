@@ -140,7 +140,7 @@ def compare(
 
 
 def wilcoxon(a: Tensor, b: Tensor) -> float:
-    """Two-sided p value of Wilcoxon's signed-rank test of pairs (N,), NaN and equal pairs left out; 1 if all are equal."""
+    """Two-sided p of Wilcoxon's signed-rank test of pairs (N,), NaN and equal pairs left out; 1 without others."""
     from scipy.stats import wilcoxon as signed_rank
 
     gap = a.double() - b.double()
