@@ -116,11 +116,11 @@ class Answers:
 
 def answer(z: Tensor, episodes: Episodes, head: Scorer, center: Tensor | None = None) -> Answers:
     """What a head answers in all episodes on the embeddings z (N, D) of a split's rows."""
-    parts = [_answer(z, part, head, center) for part in _parts(episodes, z.shape[1])]
+    parts = [_answer(z, part, head, center) for part in parts_of(episodes, z.shape[1])]
     return Answers(*(torch.cat([getattr(part, name) for part in parts]) for name in Answers.__dataclass_fields__))
 
 
-def _parts(episodes: Episodes, dim: int) -> Iterator[Episodes]:
+def parts_of(episodes: Episodes, dim: int) -> Iterator[Episodes]:
     """The episodes in parts that bound what is gathered at once."""
     clips = sum(getattr(episodes, name)[0].size for name in ("support", "query", "unknown"))
     size = max(1, CELLS // (clips * dim))

@@ -86,6 +86,13 @@ class Taxonomy:
         known = {*self._slugs, *self.aliases.get("", {}), *self.aliases.get(corpus or "", {})}
         raise UserError(f"label '{label}' is not in the taxonomy{suggest(slug, known)}")
 
+    def resolve_all(self, labels: Sequence[str], key: str) -> list[str]:
+        """The nodes that labels mean; a UserError names the configuration key that chose this tree."""
+        try:
+            return [self.resolve(label) for label in labels]
+        except UserError as error:
+            raise UserError(f"{key}: {error}; or take {key}=null") from None
+
     def parent(self, node: str) -> str | None:
         """The node above, None right under the root. Raises UserError for a name that is no node."""
         try:

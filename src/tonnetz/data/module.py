@@ -20,6 +20,7 @@ from tonnetz.data.episodes import EpisodePlan
 from tonnetz.data.excerpts import Loader, Tracks, TrainExcerpts, Windows
 from tonnetz.data.plan import Chunks, Plan, Stream
 from tonnetz.data.prepare import prepare
+from tonnetz.data.segmentation import window_rows
 from tonnetz.data.sets import EvaluationSet, check_names, read_roles
 from tonnetz.datasets.base import Corpus
 from tonnetz.episodes import Pool
@@ -153,10 +154,6 @@ class AudioData(L.LightningDataModule):
         frames = []
         for corpus in self.corpora:
             frame = prepare(corpus, self.cache, rate, self.on_error)
-            if self.window_keys:
-                from tonnetz.data.segmentation import window_rows
-
-                frame = window_rows(frame, rate, **self.window_keys)
             frame = frame.with_columns(
                 split=pl.coalesce(pl.lit(corpus.split, pl.String), "split"),
                 given=pl.lit(corpus.split, pl.String),
@@ -182,6 +179,8 @@ class AudioData(L.LightningDataModule):
             frame = track_table.concat([frame, more.with_columns(split=pl.lit(name), group=group)])
         by = ("path",) if self.split_by == "classes" else ("path", "group")  # one song may have stems of all classes
         track_table.check_disjoint(frame, by)  # a recording of a further set must not be in training either
+        if self.window_keys:  # after the split, which so does not depend on them
+            frame = window_rows(frame, rate, **self.window_keys)
         return frame.with_row_index("number")  # features are stored for all tracks, whatever is used of them
 
     def _name_labels(self, frame: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:

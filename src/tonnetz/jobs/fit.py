@@ -179,6 +179,8 @@ def _finish(cfg: DictConfig, run: Run, trainer: Any, experiment: Experiment, das
         per_class = {name: task.outcome["test"]["per_class"] for name in ["test"] if tested}
         write_scores(run.folder, scores, per_class, task.spec, {task.monitor: score, **task.facts(data)})
         show_scores(scores, task, score)
+        if tested:
+            task.report(run.folder, data)
         _log_hparams(trainer, cfg, task, scores, score)
     run.facts["metrics"] = {f"{stage}/{k}": v for stage, values in scores.items() for k, v in values.items()}
     run.facts |= {"score": score, "monitor": task.monitor, "mode": task.mode, "best": str(best)}

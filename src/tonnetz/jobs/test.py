@@ -36,6 +36,8 @@ def run(cfg: DictConfig, run: Run) -> float:
     trainer.test(task, data.windows(split), verbose=False)
     scores = {"test": task.outcome["test"]["values"]}
     if trainer.is_global_zero:
+        if cfg.job.baseline:
+            scores |= task.baselines(data)
         write_scores(
             run.folder,
             scores,
@@ -46,6 +48,7 @@ def run(cfg: DictConfig, run: Run) -> float:
         if cfg.job.distances:
             write_distances(run.folder, task)
         show_scores(scores, task)
+        task.report(run.folder, data)
     run.facts |= {
         "data": summary(data),
         "metrics": {f"test/{k}": v for k, v in scores["test"].items()},

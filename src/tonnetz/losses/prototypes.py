@@ -73,6 +73,7 @@ class Prototypes(nn.Module):
         self.start, self.learned, self.per_level = start, learn_scale or scale_per_level, scale_per_level
         self.bias = None if bias is None or weighting != "multi_hot" else nn.Parameter(torch.tensor(float(bias)))
         self.heights: tuple[int, ...] = ()  # beside the leaf
+        self.last: dict[str, Tensor] = {}  # the latest terms, for logging
         self.grow(1)
 
     def grow(self, depth: int) -> None:
@@ -95,6 +96,8 @@ class Prototypes(nn.Module):
             paths: (E, C, L) node ids of each class from itself upwards.
         """
         terms = self.terms(support, shown, query, asked, paths)  # (E, n)
+        names = [f"level{height}_loss" for height in (0, *self.heights)] if terms.shape[1] > 1 else []
+        self.last = dict(zip(names, terms.detach().mean(0), strict=True))
         if self.weighting.kind == "multi_hot":
             return terms[:, 0].mean()
         return self.weighting(terms).mean()

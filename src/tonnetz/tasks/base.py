@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L
@@ -115,6 +116,9 @@ class Task(L.LightningModule):
     def baselines(self, data: Any) -> dict[str, dict[str, float]]:
         """Scores of simple methods on the test split that stand beside this task's in every table."""
         return {}
+
+    def report(self, folder: Path, data: Any) -> None:
+        """Print and write into the run's folder what the table of test scores cannot hold."""
 
     def figures(self, stage: str) -> dict[str, Any]:
         """Figures by name that show the last evaluation of a stage (valid or test)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from tonnetz.segments import cut, grid
 from tonnetz.tasks.base import Batch, Task
 
 CUTS = ("frames", "input")
+ACCEPTED = 0.01  # share of strangers that get a match, as job.p
 
 
 class CSI(Task):
@@ -239,23 +241,36 @@ class CSI(Task):
         return baselines(data)
 
     def figures(self, stage: str) -> dict[str, Any]:
-        """Map of the tracks, and distances within and between works."""
+        """Map of the tracks, distances within and between works, and decisions that there is no match."""
         found = self.outcome.get(stage)
-        if not found or found["result"].distance is None:
+        if not found:
             return {}
-        from tonnetz import figures
-        from tonnetz.projection import project
-
         result, title = found["result"], f"{stage}: mAP {found['result'].values['map']:.3f}"
-        rows, square = result.square()
+        drawn = self._open_set(result, title) if stage == "test" else {}
+        if result.distance is None:
+            return drawn
+        from tonnetz import figures
+
         within, between = result.within_between()
-        drawn = (
-            {"distances": figures.distance_histogram(within, between, title)} if len(within) and len(between) else {}
-        )
+        if len(within) and len(between):
+            drawn["distances"] = figures.distance_histogram(within, between, title)
+        rows, square = result.square()
         if stage == "test" and len(rows) > 1:
+            from tonnetz.projection import project
+
             names = found["names"].filter(found["names"]["row"].is_in(rows.tolist()))
             works = names["work"].fill_null("?").to_list()
             unseen = [work not in self.spec.groups for work in works]
             points = project(square, self.projection_method)
             drawn["map"] = figures.works_map(points, works, unseen, title)
         return drawn
+
+    def _open_set(self, result: Any, title: str) -> dict[str, Any]:
+        from tonnetz.calibration import Calibration
+        from tonnetz.metrics.ranking import nearest
+        from tonnetz.open_set import picture
+
+        kin, stranger = nearest(result.per_query)
+        limit = Calibration(stranger[:0], np.sort(stranger)).threshold(ACCEPTED)
+        drawn = picture(kin, stranger, limit, f"p = {ACCEPTED}", title)
+        return {"open_set": drawn} if drawn else {}

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tonnetz.baseline import mfcc_statistics
+from tonnetz.episodes import Episodes, Pool
 from tonnetz.errors import UserError
-from tonnetz.fewshot import Protocol, answer, mean_by_row
+from tonnetz.fewshot import Protocol, answer, gather, mean_by_row, parts_of
+from tonnetz.fewshot_report import head_rows, show_heads, write_tables
+from tonnetz.heads import SimpleShot
+from tonnetz.judging import Ladder, chance, measures
 from tonnetz.metrics.vectors import Vectors
 from tonnetz.tasks.base import Batch, Task
 from tonnetz.taxonomy import Taxonomy
@@ -78,7 +84,7 @@ class FewShot(Task):
         if tree is None:
             return torch.arange(len(names))[:, None]
         taxonomy = Taxonomy.load(tree)
-        return torch.from_numpy(taxonomy.levels(nodes_of(taxonomy, names, "task.tree")))
+        return torch.from_numpy(taxonomy.levels(taxonomy.resolve_all(names, "task.tree")))
 
     # --- vectors
 
@@ -101,6 +107,8 @@ class FewShot(Task):
         """Loss of the embeddings z (B, D) of a batch of episodes."""
         self._follow(z)
         loss = self.criterion(*episode_grid(z, batch), self._nodes(batch))
+        for name, part in self.criterion.last.items():
+            self.log(f"train/{name}", part, batch_size=len(z))
         if self.head is not None:
             loss = loss + self.classifier * F.cross_entropy(self.head(z), batch["group"])
         return loss
@@ -158,18 +166,36 @@ class FewShot(Task):
         metric.reset()
         return mean_by_row(found.z, found.row, self.data.split(split).height)
 
-    def _episodes(self, stage: str, split: str) -> tuple[Any, Any]:
-        pool = self.data.pool(split)
-        plan = self.data.plan
-        how = {"again": plan.replacement, "insufficient": plan.insufficient}
-        return pool, self.protocol.draw(pool, stage, self.data.split(split)["id"].to_list(), **how)
-
     def on_validation_epoch_end(self) -> None:
         """Judge the prototypes by episodes of classes that neither training nor the test has."""
-        z = self._rows("valid", "valid")
-        _, episodes = self._episodes("valid", "valid")
+        z, pool, episodes = self._drawn("valid", "valid")
         found = answer(z, episodes, self.own)
-        self.log_dict({"valid/accuracy": float(found.accuracy.mean())})
+        ladder = Ladder.of(pool.names, self.protocol.reference)
+        values = measures(found, ladder, self.protocol.mass, self._node_logits(z, episodes, ladder))
+        self.log_dict({f"valid/{name}": float(value) for name, value in values.items()})
+        self.outcome["valid"] = {"values": values, "per_class": {}, "own": found, "ladder": ladder}
+
+    def _drawn(self, stage: str, split: str) -> tuple[Tensor, Pool, Episodes]:
+        """Vectors of the clips of a split, its classes, its episodes."""
+        z = self._rows(stage, split)
+        pool, plan = self.data.pool(split), self.data.plan
+        how = {"again": plan.replacement, "insufficient": plan.insufficient}
+        ids = self.data.split(split)["id"].to_list()
+        return z, pool, self.protocol.draw(pool, stage, ids, **how)
+
+    def _node_logits(self, z: Tensor, episodes: Episodes, ladder: Ladder) -> Tensor | None:
+        """Logits (E, L, M, C) of the nodes above the classes of the reference tree; null where there are none."""
+        if ladder.depth == 1:
+            return None
+        parts = []
+        for part in parts_of(episodes, z.shape[1]):
+            support, shown = gather(z, part.support)
+            query, _ = gather(z, part.query)
+            classes = torch.from_numpy(part.classes).to(z.device)
+            paths = ladder.levels.to(z.device)[classes.clamp(min=0)].masked_fill((classes < 0)[..., None], -1)
+            with torch.no_grad():
+                parts.append(self.criterion.level_logits(support, shown, query.flatten(1, 2), paths).cpu())
+        return torch.cat(parts)
 
     def own(self, support: Tensor, mask: Tensor, query: Tensor, center: Any = None, valid: Any = None) -> Tensor:
         """The prototypes that the model was trained with, as a head."""
@@ -177,26 +203,40 @@ class FewShot(Task):
 
     def on_test_epoch_end(self) -> None:
         """Judge all heads by the same episodes, at every number of shots."""
-        z = self._rows("test", self.tested)
-        _, episodes = self._episodes("test", self.tested)
-        found = answer(z, episodes, self.own)
-        values = {"accuracy": float(found.accuracy.mean())}
-        for shots in self.protocol.settings:
-            for name, head in self.heads.items():
-                values[f"{name}_{shots}shot"] = float(
-                    answer(z, episodes.fewer(shots), head, self.center).accuracy.mean()
-                )
-            values[f"own_{shots}shot"] = float(answer(z, episodes.fewer(shots), self.own).accuracy.mean())
-        self.log_dict({f"test/{name}": value for name, value in values.items()})
-        self.outcome["test"] = {"values": values, "per_class": {}}
+        z, pool, episodes = self._drawn("test", self.tested)
+        ladder = Ladder.of(pool.names, self.protocol.reference)
+        heads = {OWN: self.own, **self.heads}
+        answers = {
+            shots: {name: answer(z, episodes.fewer(shots), head, self.center) for name, head in heads.items()}
+            for shots in self.protocol.settings
+        }
+        most = self.protocol.settings[-1]
+        own = answers[most][OWN]
+        values = measures(own, ladder, self.protocol.mass, self._node_logits(z, episodes, ladder))
+        values |= {f"accuracy_{n}shot": float(found[OWN].accuracy.mean()) for n, found in answers.items()}
+        self.log_dict({f"test/{name}": float(value) for name, value in values.items()})
+        kept = {"own": own, "ladder": ladder, "answers": answers, "z": z.cpu(), "episodes": episodes}
+        self.outcome["test"] = {"values": values, "per_class": {}, **kept}
 
+    def report(self, folder: Path, data: Any) -> None:
+        """Print the heads side by side; write heads.csv, episodes.csv and answers.csv."""
+        found = self.outcome["test"]
+        ids = data.split(self.tested)["id"].to_list()
+        rows = head_rows(found["answers"], found["ladder"], OWN, self.protocol, self.heads)
+        write_tables(folder, rows, found["answers"], found["ladder"], ids, OWN)
+        show_heads(rows)
 
-def nodes_of(tree: Taxonomy, names: list[str], key: str) -> list[str]:
-    """The nodes that class names mean. Raises UserError, naming the key, for one that the tree lacks."""
-    try:
-        return [tree.resolve(name) for name in names]
-    except UserError as error:
-        raise UserError(f"{key}: {error}; or take {key}=null") from None
+    def baselines(self, data: Any) -> dict[str, dict[str, float]]:
+        """What chance, and SimpleShot on MFCC means and deviations, reach in the same episodes."""
+        found = self.outcome["test"]
+        ladder, most = found["ladder"], self.protocol.settings[-1]
+        rows = {"chance": chance(found["own"], ladder)}
+        statistics = torch.from_numpy(mfcc_statistics(data.split(self.tested), data.frontend.sample_rate))
+        head = SimpleShot(normalize="l2")
+        several = {n: answer(statistics, found["episodes"].fewer(n), head) for n in self.protocol.settings}
+        values = measures(several[most], ladder, self.protocol.mass)
+        values |= {f"accuracy_{n}shot": float(answers.accuracy.mean()) for n, answers in several.items()}
+        return rows | {"mfcc_simpleshot": values}
 
 
 def episode_grid(z: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:

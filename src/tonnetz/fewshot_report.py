@@ -1,0 +1,80 @@
+"""Tables of a few-shot test: heads by shots with intervals, episodes and answers one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from tonnetz.atomic import replacing
+from tonnetz.fewshot import Answers, Protocol
+from tonnetz.judging import Ladder, answer_table, comparisons, episode_table, measures
+
+ByShots = Mapping[int, Mapping[str, Answers]]
+SHOWN = ("accuracy", "macro_f1", "severity", "height", "ece", "auroc")
+
+
+def head_rows(
+    answers: ByShots, ladder: Ladder, reference: str, protocol: Protocol, heads: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """One row a head and number of shots: all measures, and the difference to the reference with its p after Holm."""
+    rows = []
+    for shots, found in answers.items():
+        compared = comparisons(found, reference, protocol.rounds)
+        for name, mine in found.items():
+            kind = "transductive" if getattr(heads.get(name), "transductive", False) else "inductive"
+            gaps = {key: value for key, value in compared[name].items() if key not in ("mean", "low", "high")}
+            over = {f"recordings_{key}": compared[name][key] for key in ("low", "high")}
+            rows.append(
+                {"head": name, "shots": shots, "kind": kind, **measures(mine, ladder, protocol.mass), **over, **gaps}
+            )
+    return rows
+
+
+def write_tables(
+    folder: Path, rows: Sequence[dict[str, Any]], answers: ByShots, ladder: Ladder, ids: Sequence[str], reference: str
+) -> None:
+    """Write heads.csv, episodes.csv (every head, shots and episode) and answers.csv (the reference's, most shots)."""
+    _write(folder / "heads.csv", pl.DataFrame(rows, infer_schema_length=None))
+    episodes = [
+        episode_table(mine, ladder).select(pl.lit(name).alias("head"), pl.lit(shots).alias("shots"), pl.all())
+        for shots, found in answers.items()
+        for name, mine in found.items()
+    ]
+    _write(folder / "episodes.csv", pl.concat(episodes))
+    _write(folder / "answers.csv", answer_table(answers[max(answers)][reference], ladder, ids))
+
+
+def _write(path: Path, frame: pl.DataFrame) -> None:
+    with replacing(path) as part:
+        frame.write_csv(part, float_precision=6)
+
+
+def show_heads(rows: Sequence[dict[str, Any]]) -> None:
+    """Print the heads, best accuracy at most shots first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    most = max(row["shots"] for row in rows)
+    order = sorted((row for row in rows if row["shots"] == most), key=lambda row: -row["accuracy"])
+    shown = [name for name in SHOWN if name in order[0]]
+    table = Table("shots", "head", *shown, "to prototypes", "p (Holm)", title="heads on the same episodes")
+    for shots in sorted({row["shots"] for row in rows}):
+        for name in (row["head"] for row in order):
+            row = next(r for r in rows if r["head"] == name and r["shots"] == shots)
+            half = (row["accuracy_high"] - row["accuracy_low"]) / 2
+            cells = [f"{row[key]:.3f}" + (f" ±{half:.3f}" if key == "accuracy" else "") for key in shown]
+            gap = f"{row['difference']:+.3f}" if "difference" in row else ""
+            p = f"{row['p']:.3f}" if "p" in row else ""
+            title = name + (" *" if row["kind"] == "transductive" else "")
+            table.add_row(str(shots), title, *cells, gap, p)
+        table.add_section()
+    console = Console()
+    console.print(table)
+    if any(row["kind"] == "transductive" for row in rows):
+        console.print("* transductive: all queries of an episode are answered together")
+    console.print(
+        "± 95 % over episodes; differences and p: bootstrap over recordings and classes, corrected after Holm"
+    )
