@@ -46,7 +46,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_the_pages_are_these():
-    assert [page.name for page in PAGES] == ["README.md", "classification.md", "csi.md"]
+    assert [page.name for page in PAGES] == ["README.md", "classification.md", "contrastive.md", "csi.md"]
 
 
 def test_the_pages_name_every_member():
