@@ -78,7 +78,7 @@ def views(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
     mean, processor = np.mean(times[cfg.job.warmup :], axis=0)
     best = min(wall for wall, _ in times[cfg.job.warmup :])
     rates = {"views_per_second": mean, "best": best, "per_processor_second": processor}
-    result = {name: float(len(batch["audio"]) / max(seconds, 1e-9)) for name, seconds in rates.items()}
+    result: dict[str, Any] = {name: float(len(batch["audio"]) / max(seconds, 1e-9)) for name, seconds in rates.items()}
     result |= {"samples": batch["audio"].shape[-1], "threads": torch.get_num_threads(), "device": str(device)}
     print(
         " ".join(
