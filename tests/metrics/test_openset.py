@@ -92,6 +92,6 @@ def test_expected_calibration_error_equals_a_loop() -> None:
         mine = [(p, y) for p, y in pairs if b / 10 < p <= (b + 1) / 10 or (b == 0 and p == 0)]
         total += abs(sum(p for p, _ in mine) - sum(y for _, y in mine)) / 400
     assert expected_calibration_error(confidence, correct, 10) == pytest.approx(total)
-    assert reliability(confidence, correct, 10).count.sum() == 400
+    assert reliability(confidence, correct, 10).n.sum() == 400
     assert expected_calibration_error(torch.ones(4), torch.ones(4)) == 0
     assert math.isnan(expected_calibration_error(torch.zeros(0), torch.zeros(0)))

@@ -69,7 +69,7 @@ def test_paired_difference_finds_what_is_there_and_nothing_else() -> None:
     )
     assert better.p == pytest.approx(2 / 1001)
     assert better.effect == pytest.approx((gap.mean() / gap.std()).item())
-    assert better.count == 199
+    assert better.n == 199
     same = paired.paired_difference(b, b)
     assert same == (0, 0, 0, 1, 0, 200)
     small = [paired.paired_difference(noise(50, s), noise(50, s + 100), draws=200).p for s in range(200)]

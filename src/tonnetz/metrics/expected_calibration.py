@@ -13,7 +13,7 @@ class Reliability(NamedTuple):
 
     confidence: Tensor  # mean
     accuracy: Tensor
-    count: Tensor
+    n: Tensor
 
 
 def reliability(confidence: Tensor, correct: Tensor, bins: int = 15) -> Reliability:
@@ -22,8 +22,8 @@ def reliability(confidence: Tensor, correct: Tensor, bins: int = 15) -> Reliabil
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=confidence.device)
     place = (torch.bucketize(confidence, edges) - 1).clamp(0, bins - 1)  # 0 belongs to the first
     count = torch.bincount(place, minlength=bins)
-    sums = (torch.bincount(place, weights, bins) for weights in (confidence, correct))
-    return Reliability(*(total / count for total in sums), count)
+    said, right = (torch.bincount(place, weights, bins) for weights in (confidence, correct))
+    return Reliability(said / count, right / count, count)
 
 
 def expected_calibration_error(confidence: Tensor, correct: Tensor, bins: int = 15) -> float:
@@ -33,4 +33,4 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, bins: int = 
     """
     curve = reliability(confidence, correct, bins)
     gap = (curve.accuracy - curve.confidence).abs().nan_to_num()
-    return float((gap * curve.count).sum() / curve.count.sum())
+    return float((gap * curve.n).sum() / curve.n.sum())

@@ -18,7 +18,7 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
-    count: int  # values that are numbers
+    n: int  # values that are numbers
 
 
 class Difference(NamedTuple):
@@ -29,7 +29,7 @@ class Difference(NamedTuple):
     high: float
     p: float  # two-sided, of no difference
     effect: float  # mean / standard deviation of the differences
-    count: int
+    n: int
 
 
 class Comparison(NamedTuple):
