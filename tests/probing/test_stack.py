@@ -235,3 +235,23 @@ def test_initial_weights_are_torch_s_and_leave_its_state_alone():
     assert weight.shape == (3, 40)
     assert bias.shape == (3,)
     assert weight.abs().max() <= 1 / math.sqrt(40)
+
+
+@pytest.mark.parametrize("hidden", [(), (16,)])
+@pytest.mark.parametrize("kind", ["multilabel", "number"])
+def test_weighted_taps_equal_one_by_one(kind, hidden):
+    """Three taps of four dimensions; each probe learns its own weights."""
+    train, valid, test = toy(kind)
+    goal, protocol = goal_of(kind), Protocol(every=4, patience=6, max_steps=60)
+    probes = expand({**AXES, "hidden": [hidden], "batch": [32], "dropout": [0.0, 0.4]})
+    fitted = fit(probes, goal, train, valid, protocol, seed=2, taps=3)
+    alone = [fit_alone(probe, goal, train, valid, protocol, seed=2, taps=3) for probe in probes]
+    assert fitted.score.tolist() == pytest.approx([one["score"] for one in alone], abs=1e-4)
+    mix = fitted.weights[-1]
+    assert mix.shape == (len(probes), 3)
+    assert (mix - mix.mean()).abs().max() > 1e-3
+    winner = int(fitted.score.argmax())
+    x = (test.x - fitted.mean) / fitted.std if probes[winner].standardize else test.x
+    torch.testing.assert_close(
+        fitted.outputs(winner, test.x), alone[winner]["model"](x).T.detach(), atol=2e-3, rtol=2e-3
+    )

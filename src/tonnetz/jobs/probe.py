@@ -25,7 +25,7 @@ from tonnetz.jobs.prepare import summary
 from tonnetz.manifest import Run, write_json
 from tonnetz.paths import config_folder
 from tonnetz.probing.deform import deformation
-from tonnetz.probing.features import EMBEDDING, Features, concatenated, extract, handcrafted, read_folder
+from tonnetz.probing.features import EMBEDDING, Features, concatenated, extract, handcrafted, read_folder, summable
 from tonnetz.probing.goal import Goal
 from tonnetz.probing.grid import Probe, Protocol, expand
 from tonnetz.probing.search import Settings, Units, judged, search
@@ -35,7 +35,7 @@ from tonnetz.quiet import quiet
 from tonnetz.tracks import SPLITS
 
 BASELINES = ("random", "mfcc", "chroma", "constant")
-JOINS = ("each", "concat", "both")
+JOINS = ("each", "concat", "sum", "all")
 Row = dict[str, Any]
 
 
@@ -47,7 +47,8 @@ def run(cfg: DictConfig, run: Run) -> float | None:
     device = choose_device(cfg.trainer.accelerator)
     device = torch.device("cpu") if device.type == "mps" else device  # which has no double precision
     if cfg.job.dry:
-        return list_probes(probes)
+        list_probes(probes)
+        return None
     if cfg.job.bench is not None:
         return measure(cfg, run, probes, protocol, device)
     subject, data, frames = find_subject(cfg)
@@ -224,12 +225,13 @@ def encoder_features(
         kind: extract(subject, test, taps, plan, job.tail, device, name, deformation(kind)) for kind in deformations
     }
     found = []
-    if job.join != "concat" or len(taps) == 1:
+    if job.join in ("each", "all") or len(taps) == 1:
         found += [(plain[tap], [(kind, values[tap]) for kind, values in changed.items()]) for tap in taps]
-    if job.join != "each" and len(taps) > 1:
-        title = f"{name} {'+'.join(taps)}" if len(taps) < 4 else f"{name} all taps"
-        sides = [(kind, concatenated(list(values.values()), title)) for kind, values in changed.items()]
-        found.append((concatenated(list(plain.values()), title), sides))
+    for kind, join in (("concat", concatenated), ("sum", summable)):
+        if job.join in (kind, "all") and len(taps) > 1:
+            title = f"{name} {kind} of {len(taps)} taps"
+            sides = [(which, join(list(values.values()), title)) for which, values in changed.items()]
+            found.append((join(list(plain.values()), title), sides))
     return found
 
 
@@ -307,7 +309,7 @@ def brief(rows: Sequence[Mapping[str, Any]], metric: str) -> list[dict[str, Any]
         others = names[names.index("valid") + 1 : names.index("low")]
         line |= {name: row[name] for name in others if name != metric}
         line |= {name.removeprefix(f"{metric} "): row[name] for name in names if name.startswith(f"{metric} ")}
-        lines.append(line | {"winner": row["winner"]} | {key: row[key] for key in ("undefined", "failed")})
+        lines.append(line | {key: row[key] for key in ("undefined", "failed")})
     return lines
 
 

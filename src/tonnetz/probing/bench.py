@@ -84,7 +84,12 @@ def bench(
             f"hidden {row['hidden']} batch {row['batch']}: {len(some)} probes, {fitted.validations:,} validations in "
             f"{fast[0]:,.1f} s (CPU {fast[1]:,.1f} s), one by one {slow[0]:,.0f} s (CPU {slow[1]:,.0f} s)"
         )
-    result = {"device": str(device), "threads": torch.get_num_threads(), "probes": len(probes), "groups": rows}
+    result: dict[str, Any] = {
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "probes": len(probes),
+        "groups": rows,
+    }
     for name in ("seconds", "cpu_seconds", "slow_seconds", "slow_cpu_seconds", "validations"):
         result[name] = sum(row[name] for row in rows)
     result |= {"ratio": result["slow_seconds"] / result["seconds"]}

@@ -40,12 +40,14 @@ class Features:
         x: vectors (M, D) by split.
         row: the track of each, its place in the split's table (M,), ascending.
         mark: identifies how they were made.
+        taps: so many of one width side by side, of which every probe learns a weighted sum.
     """
 
     name: str
     x: dict[str, Tensor]
     row: dict[str, Tensor]
     mark: str
+    taps: int = 1
 
 
 def mark_of(**facts: Any) -> str:
@@ -91,7 +93,11 @@ def extract(
         if tap not in known:
             raise UserError(f"job.taps: '{tap}' is no tap of this backbone; known: {', '.join(known)}")
     plan = replace(plan, group=None, alignment=None)
-    facts = {"model": model_fingerprint(task), "frontend": frontend_fingerprint(data.frontend), "taps": list(taps)}
+    facts: dict[str, Any] = {
+        "model": model_fingerprint(task),
+        "frontend": frontend_fingerprint(data.frontend),
+        "taps": list(taps),
+    }
     facts |= {"span": plan.span, "hop": plan.hop, "pad": plan.pad, "source": plan.source, "tail": tail}
     facts |= {"normalize": data.normalize, "deform": deform[0] if deform else None}
     found: dict[str, dict[str, Tensor]] = {}
@@ -188,6 +194,24 @@ def concatenated(parts: Sequence[Features], name: str) -> Features:
     """Several features of the same windows side by side."""
     x = {split: torch.cat([part.x[split] for part in parts], 1) for split in parts[0].x}
     return Features(name, x, parts[0].row, mark_of(parts=[part.mark for part in parts]))
+
+
+def summable(parts: Sequence[Features], name: str) -> Features:
+    """Several features of the same windows, for a learned weighted sum.
+
+    Narrow ones are brought to the largest width by a fixed orthonormal map, which keeps all distances.
+    """
+    wide = max(next(iter(part.x.values())).shape[1] for part in parts)
+    x = {split: torch.cat([widened(part.x[split], wide) for part in parts], 1) for split in parts[0].x}
+    return Features(name, x, parts[0].row, mark_of(sum=[part.mark for part in parts]), len(parts))
+
+
+def widened(x: Tensor, wide: int) -> Tensor:
+    """Features (M, D) as (M, wide), with the same distances between them."""
+    if x.shape[1] == wide:
+        return x
+    random = torch.randn(wide, x.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return x @ torch.linalg.qr(random).Q.T.float()
 
 
 def read_folder(folder: Path, frames: Mapping[str, pl.DataFrame], skip: bool = False) -> Features:

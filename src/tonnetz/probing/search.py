@@ -118,7 +118,7 @@ def search(
 
     def run(some: Sequence[Probe], seed: int) -> tuple[dict[str, Any], Fitted]:
         path = folder / f"{mark_of(**facts, probes=[p.id for p in some], seed=seed)}.safetensors"
-        return _kept(path, some, lambda: fit(some, goal, *data, protocol, seed, settings.rules, advance))
+        return _kept(path, some, lambda: fit(some, goal, *data, protocol, seed, settings.rules, advance, features.taps))
 
     found = []
     for group in groups(probes):
@@ -128,10 +128,16 @@ def search(
     number, row, best = max(found, key=lambda one: (one[1]["score"], -one[0]))
     if row["score"] == float("-inf"):
         raise UserError(f"{features.name}: no configuration gave a finite score; lower job.axes.lr")
-    result: dict[str, Any] = {"features": features.name, "dimensions": train.x.shape[1], "mark": features.mark}
+    result: dict[str, Any] = {
+        "features": features.name,
+        "dimensions": train.x.shape[1] // features.taps,
+        "mark": features.mark,
+    }
     result |= {"winner": row, "valid": row["score"], "configurations": [one[1] for one in found]}
     rule = settings.rules[row["rule"]]
     result |= {"rule": rule, "failed": sum(one[1]["failed"] is not None for one in found)}
+    if features.taps > 1:
+        result["taps"] = best.weights[-1][0].softmax(-1).tolist()
     result |= _judge(features, goal, values, units, settings, best, rule)
     again = [result["test"][goal.monitor]]
     for seed in range(settings.seed + 1, settings.seed + settings.seeds):

@@ -20,8 +20,11 @@ Metric = Callable[[Tensor, Tensor], float]  # scores (K, N), target
 class Alone(nn.Module):
     """Dropout, then layers with ReLU and dropout between them; draws come from outside."""
 
-    def __init__(self, probe: Probe, sizes: Sequence[int], seed: int, dropout_input: bool) -> None:
+    def __init__(
+        self, probe: Probe, sizes: Sequence[int], seed: int, dropout_input: bool = True, taps: int = 1
+    ) -> None:
         super().__init__()
+        self.mix = nn.Parameter(torch.zeros(taps)) if taps > 1 else None
         self.p, self.dropout_input = probe.dropout, dropout_input
         start = initial(sizes, seed)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
@@ -30,6 +33,8 @@ class Alone(nn.Module):
 
     def forward(self, x: Tensor, uniform: Sequence[Tensor] | None = None) -> Tensor:
         """Outputs (B, K) of features (B, D); with draws it drops."""
+        if self.mix is not None:
+            x = torch.einsum("l,bld->bd", self.mix.softmax(0), x.unflatten(1, (len(self.mix), -1)))
         for n, layer in enumerate(self.layers):
             if n:
                 x = x.relu()
@@ -48,6 +53,7 @@ def fit_alone(
     seed: int = 0,
     metric: Metric | None = None,
     validations: int | None = None,
+    taps: int = 1,
 ) -> dict[str, Any]:
     """Train one probe; its score, best_step, steps and model. `metric` replaces the goal's own, e.g. by scikit-learn's.
 
@@ -55,8 +61,8 @@ def fit_alone(
     """
     mean, std = statistics(train.x)
     sides = [(part.x - mean) / std if probe.standardize else part.x for part in (train, valid)]
-    sizes = [train.x.shape[1], *probe.hidden, len(goal.names)]
-    model = Alone(probe, sizes, seed, protocol.dropout_input)
+    sizes = [train.x.shape[1] // taps, *probe.hidden, len(goal.names)]
+    model = Alone(probe, sizes, seed, protocol.dropout_input, taps)
     kind = torch.optim.AdamW if protocol.optimizer == "adamw" else torch.optim.Adam
     optimizer = kind(model.parameters(), probe.lr, weight_decay=probe.weight_decay)
     plateau = None

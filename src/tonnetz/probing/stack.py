@@ -4,6 +4,8 @@ Probes of a group see the same batches, the same initial weights and the same un
 if each were trained alone from one seed: `probing/serial.py` does just that and gets the same. So probes that share
 dropout and standardisation share their input, and their first layers are one matrix product.
 
+With several taps the input (B, L D) is their sum, weighted by a softmax that each probe learns, starting from the mean.
+
 Layout: examples last. Weights (C, O, I), hidden values (C, H, B), outputs (C, K, B).
 """
 
@@ -12,6 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +57,7 @@ class Fitted:
         best_step: step (C,) of that validation.
         steps: steps (C,) trained.
         failed: step at which a probe's outputs were no longer finite, by its number.
-        weights: best weights and biases by layer, (C, O, I) and (C, O).
+        weights: best weights and biases by layer, (C, O, I) and (C, O); then those of taps (C, L) if there are several.
         mean, std: (D,) of the training examples.
     """
 
@@ -71,12 +74,26 @@ class Fitted:
 
     def outputs(self, i: int, x: Tensor) -> Tensor:
         """Outputs (K, M) of probe i for features (M, D)."""
-        h = ((x - self.mean) / self.std if self.probes[i].standardize else x).T
-        layers = list(zip(self.weights[::2], self.weights[1::2], strict=True))
+        x = (x - self.mean) / self.std if self.probes[i].standardize else x
+        depth = 2 * len(self.probes[i].hidden) + 2
+        if len(self.weights) > depth:
+            x = mixed(x, self.weights[depth][i : i + 1])[0]
+        h = x.T
+        layers = list(zip(self.weights[:depth:2], self.weights[1:depth:2], strict=True))
         for n, (weight, bias) in enumerate(layers):
             h = weight[i] @ h + bias[i][:, None]
             h = h.relu() if n + 1 < len(layers) else h
         return h
+
+
+def by_tap(x: Tensor, taps: int) -> Tensor:
+    """Features (B, L D) of taps side by side as (L, B D)."""
+    return x.unflatten(1, (taps, -1)).transpose(0, 1).flatten(1)
+
+
+def mixed(x: Tensor, mix: Tensor) -> Tensor:
+    """Sums (C, B, D) of taps, features (B, L D), with the softmax of weights (C, L)."""
+    return (mix.softmax(-1) @ by_tap(x, mix.shape[1])).unflatten(1, (len(x), -1))
 
 
 def initial(sizes: Sequence[int], seed: int) -> list[Tensor]:
@@ -110,12 +127,14 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 class Stack:
     """The living probes of a group, with their optimizer's state, sorted so that equal inputs stand together."""
 
-    def __init__(self, probes: Sequence[Probe], sizes: Sequence[int], seed: int, protocol: Protocol) -> None:
-        self.protocol = protocol
+    def __init__(
+        self, probes: Sequence[Probe], sizes: Sequence[int], seed: int, protocol: Protocol, taps: int = 1
+    ) -> None:
+        self.protocol, self.taps, self.depth = protocol, taps, 2 * len(sizes) - 2
         order = sorted(range(len(probes)), key=lambda i: (probes[i].standardize, probes[i].dropout))
         self.number = torch.tensor(order)  # (C,) of each probe in the caller's order
         self.probes = [probes[i] for i in order]
-        start = initial(sizes, seed)
+        start = initial(sizes, seed) + ([torch.zeros(taps)] if taps > 1 else [])
         self.weights = [value.expand(len(order), *value.shape).clone() for value in start]
         self.moments = [[torch.zeros_like(value) for value in self.weights] for _ in range(2)]
         self.rates = torch.tensor([probe.lr for probe in self.probes], dtype=torch.float64)
@@ -162,32 +181,46 @@ class Stack:
 
     def outputs(self, sides: Sequence[Tensor]) -> Tensor:
         """Outputs (C, K, M) without dropout, for features (M, D) raw and standardised."""
-        wide = max(value.shape[1] for value in self.weights[::2])
+        wide = max(value.shape[1] for value in self.weights[: self.depth : 2])
+        wide = max(wide, sides[0].shape[1] // self.taps) if self.taps > 1 else wide
         size = max(1, CELLS // (len(self.probes) * wide))
         blocks = zip(*(side.split(size) for side in sides), strict=True)
         return torch.cat([self._evaluate(block) for block in blocks], -1)
 
     def _evaluate(self, sides: Sequence[Tensor]) -> Tensor:
-        inputs = [(part, sides[part_side]) for part, part_side in self.sides]
+        inputs = [(part, self._taken(sides[side], part)) for part, side in self.sides]
         h = self._first(inputs)
-        for weight, bias in zip(self.weights[2::2], self.weights[3::2], strict=True):
+        for weight, bias in self._upper():
             h = torch.baddbmm(bias[..., None], weight, h.relu_())
         return h
+
+    def _upper(self) -> list[tuple[Tensor, Tensor]]:
+        """Weights and biases of the layers above the first."""
+        return list(zip(self.weights[2 : self.depth : 2], self.weights[3 : self.depth : 2], strict=True))
+
+    def _taken(self, x: Tensor, part: slice) -> Tensor:
+        """What a part of the probes takes of features (B, L D): all (B, D), or each its own sum of taps (k, B, D)."""
+        return x if self.taps == 1 else mixed(x, self.weights[-1][part])
 
     def _first(self, inputs: Sequence[tuple[slice, Tensor]]) -> Tensor:
         """Outputs (C, O, B) of the first layer; one matrix product for the probes that share an input (B, D)."""
         weight, bias = self.weights[:2]
-        out = weight.new_empty(len(weight), weight.shape[1], len(inputs[0][1]))
+        out = weight.new_empty(len(weight), weight.shape[1], inputs[0][1].shape[-2])
         for part, x in inputs:
-            torch.mm(weight[part].flatten(0, 1), x.T, out=out[part].flatten(0, 1))
+            if self.taps > 1:
+                torch.bmm(weight[part], x.mT, out=out[part])
+            else:
+                torch.mm(weight[part].flatten(0, 1), x.T, out=out[part].flatten(0, 1))
         return out.add_(bias[..., None])
 
     def step(self, sides: Sequence[Tensor], target: Tensor, uniform: Sequence[Tensor], goal: Goal) -> None:
         """One step of every probe: examples (B, D) raw and standardised, their targets, draws for the dropout."""
-        inputs = [(part, self._drop_input(sides[key[0]], uniform[0], key[1])) for part, key in self.parts]
+        inputs = [
+            (part, self._drop_input(self._taken(sides[side], part), uniform[0], p)) for part, (side, p) in self.parts
+        ]
         hidden = []
         h = self._first(inputs)
-        for weight, bias, draw in zip(self.weights[2::2], self.weights[3::2], uniform[1:], strict=True):
+        for (weight, bias), draw in zip(self._upper(), uniform[1:], strict=True):
             h = self._drop(h.relu_(), draw)
             hidden.append(h)
             h = torch.baddbmm(bias[..., None], weight, h)
@@ -197,10 +230,23 @@ class Stack:
             torch.sum(grad, -1, out=self.grads[2 * n + 1])
             grad = torch.bmm(self.weights[2 * n].mT, grad * self.scale)
             grad = torch.ops.aten.threshold_backward(grad, hidden[n - 1], 0)  # 0 where ReLU or dropout cut
-        for part, x in inputs:
-            torch.mm(grad[part].flatten(0, 1), x, out=self.grads[0][part].flatten(0, 1))
         torch.sum(grad, -1, out=self.grads[1])
+        for part, x in inputs:
+            if self.taps > 1:
+                torch.bmm(grad[part], x, out=self.grads[0][part])
+            else:
+                torch.mm(grad[part].flatten(0, 1), x, out=self.grads[0][part].flatten(0, 1))
+        if self.taps > 1:
+            self._mix_gradient(grad, sides, uniform[0])
         self._update()
+
+    def _mix_gradient(self, grad: Tensor, sides: Sequence[Tensor], draw: Tensor) -> None:
+        """Gradient of the weights of taps, from that of the first layer's outputs (C, O, B)."""
+        for part, (side, p) in self.parts:
+            back = self._drop_input(grad[part].mT @ self.weights[0][part], draw, p)  # (k, B, D)
+            share = self.weights[-1][part].softmax(-1)  # (k, L)
+            pull = back.flatten(1) @ by_tap(sides[side], self.taps).T
+            self.grads[-1][part] = share * (pull - (share * pull).sum(-1, keepdim=True))
 
     def _drop_input(self, x: Tensor, draw: Tensor, p: float) -> Tensor:
         return x * (draw >= p) / (1 - p) if p and self.protocol.dropout_input else x
@@ -234,7 +280,7 @@ class Stack:
             )
 
 
-def _runs(keys: Sequence[object]) -> list[tuple[slice, object]]:
+def _runs(keys: Sequence[Any]) -> list[tuple[slice, Any]]:
     """Neighbours with equal keys, as slices with their key."""
     starts = [i for i in range(len(keys)) if i == 0 or keys[i] != keys[i - 1]]
     return [(slice(a, b), keys[a]) for a, b in zip(starts, [*starts, len(keys)][1:], strict=True)]
@@ -291,18 +337,20 @@ def fit(
     seed: int = 0,
     rules: Sequence[str] = ("embedding",),
     advance: Callable[[int, int], None] | None = None,
+    taps: int = 1,
 ) -> Fitted:
     """Train probes of one group on a split, each until its score on the other no longer grows.
 
     All tensors lie on one device, and the work is done there. A probe whose outputs are no longer finite is given up;
-    the others go on. `advance` is told how many probes have ended, of how many.
+    the others go on. `advance` is told how many probes have ended, of how many. `taps`: features are so many taps of
+    one width side by side, and each probe learns how to weigh them.
     """
     device = train.x.device
     mean, std = (value.to(device) for value in statistics(train.x))
     sides = [train.x, (train.x - mean) / std]
     seen = [valid.x, (valid.x - mean) / std]
-    sizes = [train.x.shape[1], *probes[0].hidden, len(goal.names)]
-    stack = Stack(probes, sizes, seed, protocol).to(device)
+    sizes = [train.x.shape[1] // taps, *probes[0].hidden, len(goal.names)]
+    stack = Stack(probes, sizes, seed, protocol, taps).to(device)
     course = Course(stack, protocol)
     interval, limit = (f(len(train.x), probes[0].batch) for f in (protocol.interval, protocol.limit))
     for step, (index, uniform) in enumerate(draws(seed, len(train.x), probes[0].batch, sizes[:-1], protocol)):

@@ -93,7 +93,9 @@ def _classes(frames: Frames, columns: list[str], kind: str) -> tuple[tuple[str, 
             raise UserError(
                 f"job.target={column}: class '{lost or names[:1]}' {reason}; choose another target or split"
             )
-    return names, {split: torch.tensor([numbers.get(n, -1) for n in found]) for split, found in texts.items()}
+    return names, {
+        split: torch.tensor([-1 if n is None else numbers[n] for n in found]) for split, found in texts.items()
+    }
 
 
 def _texts(frame: pl.DataFrame, column: str) -> list[str | None]:

@@ -1,0 +1,206 @@
+"""Search: selection on validation alone, resuming, examples of windows, deformations, files of features."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from tonnetz.errors import UserError
+from tonnetz.metrics import stacked
+from tonnetz.metrics.bootstrap import resampled
+from tonnetz.probing import Goal, Protocol, expand, search
+from tonnetz.probing.deform import KNOWN, deformation
+from tonnetz.probing.features import Features, concatenated, cut_tails, moving, read_folder, summable
+from tonnetz.probing.search import Settings, evaluation_examples, training_examples
+
+SPLITS = {"train": 60, "valid": 30, "test": 30}
+NAMES = ("a", "b", "c")
+
+
+def windows(noise=1.0):
+    """Three windows a track whose first dimensions tell its class; and the classes."""
+    g = torch.Generator().manual_seed(0)
+    values = {split: torch.randint(3, (n,), generator=g) for split, n in SPLITS.items()}
+    row = {split: torch.arange(n).repeat_interleave(3) for split, n in SPLITS.items()}
+    x = {
+        split: torch.eye(3)[values[split]][row[split]] + noise * torch.randn(3 * n, 3, generator=g)
+        for split, n in SPLITS.items()
+    }
+    units = {split: torch.arange(n) for split, n in SPLITS.items()}
+    return Features("model", x, row, "m"), Goal("classes", NAMES), values, units
+
+
+PROBES = expand({"hidden": [[], [8]], "lr": [1e-2, 1e-1], "dropout": [0.0, 0.25], "batch": [32]})
+PROTOCOL = Protocol(every=4, patience=5, max_steps=60)
+
+
+def found(tmp_path, values=None, **words):
+    features, goal, own, units = windows()
+    settings = Settings(seeds=2, draws=50, **words)
+    return search.search(
+        features, goal, values or own, units, torch.arange(60), PROBES, PROTOCOL, settings, tmp_path / "parts"
+    )
+
+
+def test_test_labels_choose_nothing(tmp_path):
+    _, _, values, _ = windows()
+    rules = ("vote", "prob", "logit", "max")
+    first = found(tmp_path / "a", rules=rules)
+    wrong = {**values, "test": (values["test"] + 1) % 3}
+    other = found(tmp_path / "b", wrong, rules=rules)
+    for key in ("winner", "rule", "valid", "configurations"):
+        assert first[key] == other[key]
+    assert first["test"]["accuracy"] > 0.6 > other["test"]["accuracy"]
+    best = max(first["configurations"], key=lambda row: row["score"])
+    assert first["winner"] == best
+    assert first["interval"][0] <= first["test"]["accuracy"] <= first["interval"][1]
+    assert len(first["seeds"]["values"]) == 2
+
+
+def test_an_interrupted_search_goes_on(tmp_path, monkeypatch):
+    real, calls = search.fit, []
+
+    def breaking(probes, *rest):
+        calls.append(len(probes))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(probes, *rest)
+
+    monkeypatch.setattr(search, "fit", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        found(tmp_path)
+    resumed = found(tmp_path)
+    assert calls == [4, 4, 4, 1]  # the first group was not trained again; one further seed of the winner
+    monkeypatch.setattr(search, "fit", real)
+    assert resumed == found(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("train", ["mean", "all", 2])
+def test_training_examples(train):
+    features, _, values, _ = windows()
+    keep = torch.tensor([4, 7, 50])
+    found = training_examples(features, values["train"], keep, Settings(train))
+    each = {"mean": 1, "all": 3, 2: 2}[train]
+    assert found.target.tolist() == values["train"][keep].repeat_interleave(each).tolist()
+    if train == "mean":
+        torch.testing.assert_close(found.x[1], features.x["train"][21:24].mean(0))
+    else:
+        assert all((features.x["train"][21:24] == x).all(1).any() for x in found.x[each : 2 * each])
+
+
+def test_units_join_tracks():
+    features, _, values, _ = windows()
+    unit = torch.arange(30) // 2
+    values["test"] = unit % 3
+    whole = evaluation_examples(features, "test", values["test"], unit, ("embedding",))
+    assert whole.target.tolist() == [i % 3 for i in range(15)]
+    torch.testing.assert_close(whole.x[3], features.x["test"][18:24].mean(0))
+    parts = evaluation_examples(features, "test", values["test"], unit, ("logit",))
+    assert parts.unit.tolist() == [i // 6 for i in range(90)]
+
+
+def test_resampling_equals_a_loop_of_sklearn():
+    g = torch.Generator().manual_seed(0)
+    target = (torch.rand(3, 150, generator=g) < 0.3).float()
+    score = target + torch.randn(3, 150, generator=g)
+    metric = Goal("multilabel", NAMES).value
+    low, high = resampled(metric, score, target, draws=400, seed=3)
+    random, values = np.random.default_rng(0), []
+    for _ in range(400):
+        rows = random.integers(0, 150, 150)
+        values.append(roc_auc_score(target[:, rows].T, score[:, rows].T))
+    assert (low, high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=0.015)
+    assert resampled(metric, score, target, draws=400, seed=3) == (low, high)
+    classes = resampled(stacked.accuracy, score, score.argmax(0), draws=20)
+    assert classes == (1.0, 1.0)
+
+
+def test_tails():
+    def made():
+        rows = np.array([0, 0, 0, 1, 2, 2])
+        return SimpleNamespace(rows=rows, starts=np.array([0, 100, 150, 0, 0, 100]), tempi=np.ones(6))
+
+    kept, padded, dropped = made(), made(), made()
+    cut_tails(kept, 100, "overlap")
+    cut_tails(padded, 100, "pad")
+    cut_tails(dropped, 100, "drop")
+    assert kept.starts.tolist() == [0, 100, 150, 0, 0, 100]
+    assert padded.starts.tolist() == [0, 100, 200, 0, 0, 100]
+    assert (dropped.starts.tolist(), dropped.rows.tolist()) == ([0, 100, 0, 0, 100], [0, 0, 1, 2, 2])
+
+
+def test_moving_statistics_equal_numpy():
+    x = torch.randn(4, 20, generator=torch.Generator().manual_seed(0))
+    parts = [x.numpy(), np.diff(x.numpy()), np.diff(x.numpy(), 2)]
+    expected = np.concatenate([f(part, 1) for part in parts for f in (np.mean, np.std)])
+    np.testing.assert_allclose(moving(x), expected, atol=1e-5)
+    assert moving(x[:, :1]).isfinite().all()
+
+
+def test_features_from_files(tmp_path):
+    frames = {split: pl.DataFrame({"id": [f"{split}/{i}" for i in range(3)]}) for split in SPLITS}
+    for split in SPLITS:
+        (tmp_path / split).mkdir()
+        for i in range(3):
+            np.save(tmp_path / split / f"{i}.npy", np.full((2, 5) if i == 1 else 5, i, np.float64))
+    features = read_folder(tmp_path, frames)
+    assert features.x["test"].shape == (4, 5)
+    assert features.row["test"].tolist() == [0, 1, 1, 2]
+    (tmp_path / "test" / "9.npy").write_bytes((tmp_path / "test" / "0.npy").read_bytes())
+    with pytest.raises(UserError, match=r"test/9.npy: belongs to no track"):
+        read_folder(tmp_path, frames)
+    (tmp_path / "test" / "9.npy").unlink()
+    (tmp_path / "train" / "2.npy").unlink()
+    with pytest.raises(UserError, match=r"train/2.npy: is missing"):
+        read_folder(tmp_path, frames)
+    assert read_folder(tmp_path, frames, skip=True).row["train"].tolist() == [0, 1, 1]
+    np.save(tmp_path / "train" / "2.npy", np.full(5, np.nan))
+    with pytest.raises(UserError, match=r"'train/2': hold NaN"):
+        read_folder(tmp_path, frames)
+    np.save(tmp_path / "train" / "2.npy", np.zeros(4))
+    with pytest.raises(UserError, match="5 dimensions"):
+        read_folder(tmp_path, frames)
+
+
+def test_taps_side_by_side():
+    features, *_ = windows()
+    both = concatenated([features, features], "both")
+    assert both.x["valid"].shape == (90, 6)
+    assert both.mark != features.mark
+    narrow = Features("n", {k: v[:, :2] for k, v in features.x.items()}, features.row, "n")
+    total = summable([features, narrow], "sum")
+    assert (total.x["valid"].shape, total.taps) == ((90, 6), 2)
+    ours, theirs = total.x["test"][:, 3:], narrow.x["test"]
+    torch.testing.assert_close(ours @ ours.T, theirs @ theirs.T, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_deformations_keep_shape_and_are_the_same_again(name):
+    audio = 0.3 * torch.randn(3, 1, 8000, generator=torch.Generator().manual_seed(0))
+    row = torch.tensor([5, 2, 5])
+    _, deform = deformation(name)
+    out = deform(audio, row)
+    assert out.shape == audio.shape
+    assert out.isfinite().all()
+    torch.testing.assert_close(out, deform(audio, row))
+    assert not torch.allclose(out, audio, atol=1e-3)
+    alone = deform(audio[1:2], row[1:2])
+    torch.testing.assert_close(out[1:2], alone, atol=1e-5, rtol=1e-4)  # other excerpts of a batch do not matter
+
+
+def test_deformations_do_what_their_names_say():
+    audio, row = 0.3 * torch.randn(2, 1, 16000, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1])
+    for name, snr in (("noise_15db", 15), ("noise_0db", 0)):
+        rest = deformation(name)[1](audio, row) - audio
+        assert 10 * (audio.square().mean() / rest.square().mean()).log10().item() == pytest.approx(snr, abs=0.2)
+    quiet = deformation("gain_-12db")[1](audio, row)
+    assert 20 * (quiet.norm() / audio.norm()).log10().item() == pytest.approx(-12)
+    cut = deformation("clip_5%")[1](audio, row)
+    assert (cut.abs() == cut.abs().amax(-1, keepdim=True)).float().mean().item() == pytest.approx(0.05, abs=0.002)
+    power = torch.fft.rfft(deformation("lowpass_25%")[1](audio, row)).abs()
+    assert power[..., 2100:].max() < 1e-2 < power[..., :1900].mean()
+    with pytest.raises(UserError, match="did you mean 'room'"):
+        deformation("roon")
