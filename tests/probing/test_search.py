@@ -182,25 +182,32 @@ def test_deformations_keep_shape_and_are_the_same_again(name):
     audio = 0.3 * torch.randn(3, 1, 8000, generator=torch.Generator().manual_seed(0))
     row = torch.tensor([5, 2, 5])
     _, deform = deformation(name)
-    out = deform(audio, row)
+    out = deform(audio, row, 16000)
     assert out.shape == audio.shape
     assert out.isfinite().all()
-    torch.testing.assert_close(out, deform(audio, row))
+    torch.testing.assert_close(out, deform(audio, row, 16000))
     assert not torch.allclose(out, audio, atol=1e-3)
-    alone = deform(audio[1:2], row[1:2])
+    alone = deform(audio[1:2], row[1:2], 16000)
     torch.testing.assert_close(out[1:2], alone, atol=1e-5, rtol=1e-4)  # other excerpts of a batch do not matter
 
 
 def test_deformations_do_what_their_names_say():
     audio, row = 0.3 * torch.randn(2, 1, 16000, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1])
     for name, snr in (("noise_15db", 15), ("noise_0db", 0)):
-        rest = deformation(name)[1](audio, row) - audio
+        rest = deformation(name)[1](audio, row, 16000) - audio
         assert 10 * (audio.square().mean() / rest.square().mean()).log10().item() == pytest.approx(snr, abs=0.2)
-    quiet = deformation("gain_-12db")[1](audio, row)
+    quiet = deformation("gain_-12db")[1](audio, row, 16000)
     assert 20 * (quiet.norm() / audio.norm()).log10().item() == pytest.approx(-12)
-    cut = deformation("clip_5%")[1](audio, row)
+    cut = deformation("clip_5%")[1](audio, row, 16000)
     assert (cut.abs() == cut.abs().amax(-1, keepdim=True)).float().mean().item() == pytest.approx(0.05, abs=0.002)
-    power = torch.fft.rfft(deformation("lowpass_25%")[1](audio, row)).abs()
+    power = torch.fft.rfft(deformation("lowpass_25%")[1](audio, row, 16000)).abs()
     assert power[..., 2100:].max() < 1e-2 < power[..., :1900].mean()
+    sine = 0.5 * torch.sin(2 * torch.pi * 440 * torch.arange(16000) / 16000).expand(2, 1, -1).contiguous()
+    spectrum = torch.fft.rfft(deformation("pitch_+1")[1](sine, row, 16000)[0, 0]).abs()
+    assert int(spectrum.argmax()) == pytest.approx(440 * 2 ** (1 / 12), abs=3)
+    coded = deformation("mp3_64k")[1](sine, row, 16000)
+    assert (coded - sine)[..., 2000:14000].norm() < 0.1 * sine[..., 2000:14000].norm()  # in time, nearly the same
+    with pytest.raises(UserError, match="no MP3 at 12345"):
+        deformation("mp3_64k")[1](sine, row, 12345)
     with pytest.raises(UserError, match="did you mean 'room'"):
         deformation("roon")

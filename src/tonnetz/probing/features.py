@@ -24,11 +24,11 @@ from tonnetz.data.plan import Chunks, Plan
 from tonnetz.embedding import model_fingerprint
 from tonnetz.errors import UserError
 from tonnetz.frontend import fingerprint as frontend_fingerprint
+from tonnetz.probing.deform import Deform
 from tonnetz.progress import progress_bar
 
 TAILS = ("overlap", "drop", "pad")
 EMBEDDING = "embedding"  # what the task's own vector is called beside taps
-Deform = Callable[[Tensor, Tensor], Tensor]  # audio (B, 1, N), first sample of each excerpt (B,) -> audio
 
 
 @dataclass
@@ -134,7 +134,7 @@ def _pass(
         for batch in loader:
             moved = {key: value.to(device) for key, value in batch.items()}
             if deform:
-                moved["audio"] = deform[1](moved["audio"], moved["row"])
+                moved["audio"] = deform[1](moved["audio"], moved["row"], experiment.data.frontend.sample_rate)
             values = tap_means(task, moved, [tap for tap in taps if tap != EMBEDDING])
             if EMBEDDING in taps:
                 values[EMBEDDING] = task.embed(moved)
