@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
 from tonnetz.datasets.base import Corpus
@@ -91,6 +91,41 @@ def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
         if len(cells) != len(columns):
             raise UserError(f"{path} line {line}: {len(cells)} cells, but line 1 names {len(columns)}; quote commas")
     return columns, [(line, dict(zip(columns, cells, strict=True))) for line, cells in body]
+
+
+def find_table(root: Path, name: str, remedy: str) -> Path:
+    """The file of that name in `root` or below, the least deep one. Raises UserError with a remedy when none is."""
+    found = sorted(root.rglob(name), key=lambda path: (len(path.parts), path))
+    if not found:
+        raise UserError(f"{root}: no {name} in it; {remedy}")
+    return found[0]
+
+
+def stream_csv(path: Path, columns: Sequence[str], separator: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line, cells) of a large table, without spaces around, of the named columns alone.
+
+    Raises UserError when the file is missing or not text, or has a line without one of them.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=separator)
+            head = [cell.strip() for cell in next(reader, [])]
+            for name in columns:
+                if name not in head:
+                    shown = ", ".join(head[:20]) + (", ..." if len(head) > 20 else "")
+                    raise UserError(f"{path} line 1: no column {name} (but {shown or 'nothing'}); restore the file")
+            places = {name: head.index(name) for name in columns}
+            last = max(places.values(), default=0)
+            for row in reader:
+                if not row:
+                    continue
+                if len(row) <= last:
+                    raise UserError(f"{path} line {reader.line_num}: {len(row)} cells, not {len(head)}; restore it")
+                yield reader.line_num, {name: row[place].strip() for name, place in places.items()}
+    except OSError:
+        raise UserError(f"{path}: no such table; it belongs to the corpus") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a table in UTF-8 ({error}); restore it") from None
 
 
 def pick_column(columns: Sequence[str], names: Sequence[str]) -> str | None:
