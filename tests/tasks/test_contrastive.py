@@ -62,7 +62,7 @@ def test_every_loss_on_views_trains_a_step(loss, together):
     assert torch.isfinite(step(task, pairs()))
     gradients = [p.grad for p in task.encoder.parameters()]
     assert any(g is not None and g.abs().sum() > 0 for g in gradients)
-    for module in (task.projector, task.predictor):
+    for module in (task.projection, task.predictor):
         assert module is None or all(p.grad is not None and torch.isfinite(p.grad).all() for p in module.parameters())
     assert task.target is None or all(p.grad is None for p in task.target.parameters())
     assert (task.target is not None) == (loss in ("moco", "byol"))
@@ -149,12 +149,12 @@ def test_what_chooses_the_checkpoint(select, mode):
 
 def test_the_moving_average_follows():
     task = made(*TINY, "loss=byol", "model.norm=true").train()
-    assert not task.target.training
     before = {name: value.clone() for name, value in task.target.state_dict().items()}
     with torch.no_grad():
-        for p in (*task.encoder.parameters(), *task.projector.parameters()):
+        for p in (*task.encoder.parameters(), *task.projection.parameters()):
             p.add_(1.0)
     task.views(pairs())  # moves the statistics of the online network alone
+    assert not task.target.training
     online = task._online().state_dict()
     for name, value in task.target.state_dict().items():
         assert torch.equal(value, before[name])
@@ -282,15 +282,15 @@ def test_fit_resume_embed_and_start_from_it(fit, cli):
     assert again.status == 0, again.err
     for name, value in weights(whole).items():
         assert torch.equal(weights(again)[name], value), name
-    start = weights(whole)["target.projector.0.weight"]
-    assert not torch.equal(start, weights(whole)["projector.0.weight"])
+    start = weights(whole)["target.projection.0.weight"]
+    assert not torch.equal(start, weights(whole)["projection.0.weight"])
 
     checkpoint = whole.folder / "checkpoints" / "best.ckpt"
     embedded = cli("job=embed", f"ckpt={checkpoint}", "trainer=cpu", run="embedded")
     assert embedded.status == 0, embedded.err
     assert (embedded.folder / "embeddings.safetensors").exists()
     facts = embedded.json("manifest.json")["embeddings"]
-    assert facts["dimensions"] == weights(whole)["projector.0.weight"].shape[1]
+    assert facts["dimensions"] == weights(whole)["projection.0.weight"].shape[1]
 
     tuned = fit("frontend=logmel", f"init={checkpoint}", "trainer.max_epochs=0", "job.test=false", run="tuned")
     assert tuned.status == 0, tuned.err

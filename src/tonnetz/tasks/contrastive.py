@@ -72,7 +72,7 @@ class Contrastive(Task):
         size = cast(int, pooling.out_dim)
         self.dim, self.kin, self.together = dim or size, kin, together
         normed = self.criterion.norm if norm is None else norm
-        self.projector = projector(size, hidden or size, self.dim, layers, normed)
+        self.projection = projector(size, hidden or size, self.dim, layers, normed)
         self.predictor = _predictor(self.dim, predictor, normed) if self.criterion.predicts else None
         self.target = self._copy() if self.criterion.momentum else None
         self.monitor, self.mode, self.score = f"valid/{select}", SELECT[select], select  # type: ignore[misc]
@@ -92,7 +92,7 @@ class Contrastive(Task):
 
     def forward(self, batch: Batch) -> Tensor:
         """Projection of each excerpt, (B, D')."""
-        return self.projector(self.embed(batch))
+        return self.projection(self.embed(batch))
 
     def views(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Online and target vectors, both (N, 2, D'), of 2N excerpts of which two neighbours are views of one track."""
@@ -100,15 +100,20 @@ class Contrastive(Task):
         batch = encoder.augment.features(encoder.features(batch))
         x, lengths = batch["features"], batch["lengths"]
         online = self._both(self._online(), x, lengths)
-        with torch.no_grad():
-            # An average in evaluation mode: the batch's statistics cannot tell which target belongs to a view.
-            target = online.detach() if self.target is None else self._both(self.target, x, lengths)
+        target = online.detach() if self.target is None else self._targets(self.target, x, lengths)
         if self.predictor is not None:
             online = self.predictor(online.flatten(0, 1)).view_as(online)
         return online, target
 
     def _online(self) -> nn.ModuleDict:
-        return nn.ModuleDict({"backbone": self.encoder.backbone, "pooling": self.pooling, "projector": self.projector})
+        return nn.ModuleDict(
+            {"backbone": self.encoder.backbone, "pooling": self.pooling, "projection": self.projection}
+        )
+
+    @torch.no_grad()
+    def _targets(self, average: nn.ModuleDict, x: Tensor, lengths: Tensor) -> Tensor:
+        """In evaluation mode: the statistics of the batch cannot tell which target belongs to a view."""
+        return self._both(average.eval(), x, lengths)
 
     def _both(self, parts: nn.ModuleDict, x: Tensor, lengths: Tensor) -> Tensor:
         if self.together:
@@ -150,14 +155,7 @@ class Contrastive(Task):
             self._follow(last - (last - first) * (1 + math.cos(math.pi * progress)) / 2)
 
     def _copy(self) -> nn.ModuleDict:
-        return copy.deepcopy(self._online()).requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> Contrastive:
-        """Change the mode of all but the moving average, which stays in evaluation mode."""
-        super().train(mode)
-        if self.target is not None:
-            self.target.eval()
-        return self
+        return copy.deepcopy(self._online()).requires_grad_(False)
 
     @torch.no_grad()
     def _follow(self, decay: float) -> None:
@@ -226,7 +224,7 @@ class Contrastive(Task):
         values["uniformity"] = measures.uniformity(online[:, 0])
         values |= self._read(pooled, label, found.row)
         plain = {name: float(value) for name, value in values.items()}
-        self.log_dict({f"{stage}/{name}": value for name, value in plain.items()})
+        self.log_dict({f"{stage}/{name}": value for name, value in plain.items()}, sync_dist=True)
         self.outcome[stage] = {"values": plain, "per_class": {}}
 
     def _mean_loss(self, online: Tensor, target: Tensor, code: Tensor) -> Tensor:
@@ -282,7 +280,7 @@ def _project(parts: nn.ModuleDict, x: Tensor, lengths: Tensor) -> Tensor:
     backbone = cast(Any, parts["backbone"])
     hidden = backbone(x, length_mask(lengths, x.shape[-1]))  # (B, T', D)
     pooled = parts["pooling"](hidden, length_mask(backbone.frames(lengths), hidden.shape[1]))
-    return parts["projector"](pooled)
+    return parts["projection"](pooled)
 
 
 def projector(size: int, hidden: int, dim: int, layers: int, norm: bool) -> nn.Sequential:
