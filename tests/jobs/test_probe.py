@@ -52,6 +52,9 @@ def test_a_checkpoint_and_its_baselines(cli, trained, monkeypatch):
     assert again.status == 0, again.err
     assert again.json("probe.json")["rows"] == result["rows"]
 
+    empty = cli(*FAST, trained, "data.valid=0.0", run="empty")
+    assert empty.status == 2
+    assert "no tracks in the split 'valid'" in empty.err
     report = cli("job=report", f"job.runs=[{done.folder}]", run="report")
     assert report.status == 0, report.err
     assert list(report.json("report.json")["rows"]) == ["probe", "random (probe)", "mfcc", "chroma", "constant"]

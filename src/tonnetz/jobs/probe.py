@@ -266,7 +266,21 @@ def write_results(folder: Path, facts: dict[str, Any], rows: Sequence[Row]) -> N
     write_csv(folder / "configurations.csv", listing)
     names = {name_of(row): row for row in rows}
     figures.save(score_bars(names, metric, facts["target"]), folder / "figures" / "probe.png")
-    show(brief(table, metric), caption(facts))
+    show_all(table, metric, caption(facts))
+
+
+def show_all(table: Sequence[Mapping[str, Any]], metric: str, title: str) -> None:
+    """Print what compares the rows, and below it how the models fare on deformed sound."""
+    show(brief(table, metric, deformed=False), title)
+    start = f"{metric} "
+    found = {
+        row["features"]: {"as it is": row[metric]} | {k.removeprefix(start): row[k] for k in row if k.startswith(start)}
+        for row in table
+    }
+    found = {name: values for name, values in found.items() if len(values) > 1}
+    for kinds in list(found.values())[:1]:
+        lines = [{"test sound": kind, **{name: found[name][kind] for name in found}} for kind in kinds]
+        show(lines, f"{metric} of deformed sound")
 
 
 def caption(facts: Mapping[str, Any]) -> str:
@@ -298,7 +312,7 @@ def flat(row: Row, metric: str) -> dict[str, Any]:
     return cells
 
 
-def brief(rows: Sequence[Mapping[str, Any]], metric: str) -> list[dict[str, Any]]:
+def brief(rows: Sequence[Mapping[str, Any]], metric: str, deformed: bool = True) -> list[dict[str, Any]]:
     """The columns of `flat` that a reader compares, few enough for a terminal."""
     lines = []
     for row in rows:
@@ -308,7 +322,8 @@ def brief(rows: Sequence[Mapping[str, Any]], metric: str) -> list[dict[str, Any]
         names = list(row)
         others = names[names.index("valid") + 1 : names.index("low")]
         line |= {name: row[name] for name in others if name != metric}
-        line |= {name.removeprefix(f"{metric} "): row[name] for name in names if name.startswith(f"{metric} ")}
+        if deformed:
+            line |= {name.removeprefix(f"{metric} "): row[name] for name in names if name.startswith(f"{metric} ")}
         lines.append(line | {key: row[key] for key in ("undefined", "failed")})
     return lines
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from tonnetz import figures
 from tonnetz.atomic import replacing
 from tonnetz.errors import UserError
-from tonnetz.jobs.probe import BASELINES, brief, caption, flat, markdown, name_of, score_bars, show, write_csv
+from tonnetz.jobs.probe import BASELINES, brief, caption, flat, markdown, name_of, score_bars, show_all, write_csv
 from tonnetz.manifest import Run, write_json
 
 SAME = ("target", "goal", "split")  # what results must share to stand in one table
@@ -35,7 +35,7 @@ def run(cfg: DictConfig, run: Run) -> None:
     with replacing(run.folder / "report.md") as part:
         part.write_text(f"{caption(first)}\n\n{markdown(brief(table, metric))}\n")
     figures.save(score_bars(rows, metric, first["target"]), run.folder / "figures" / "report.png")
-    show(brief(table, metric), caption(first))
+    show_all(table, metric, caption(first))
     run.facts["report"] = {name: row["test"] for name, row in rows.items()}
 
 

@@ -82,7 +82,7 @@ def _coded(signal: np.ndarray, sample_rate: int, kbps: int) -> np.ndarray:
         except av.error.FFmpegError as error:
             raise UserError(f"job.deformations: no MP3 at {sample_rate} Hz ({error}); leave mp3_64k out") from None
     file.seek(0)
-    with av.open(file) as container:
+    with av.open(file, "r") as container:
         parts = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
     decoded = np.concatenate(parts).astype(np.float32)[: len(signal)]
     return np.pad(decoded, (0, len(signal) - len(decoded)))

@@ -299,5 +299,6 @@ def _mfcc(signal: np.ndarray, sample_rate: int) -> Tensor:
 def _chroma(signal: np.ndarray, sample_rate: int) -> Tensor:
     import librosa
 
+    signal = np.pad(signal, (0, max(0, 4096 - len(signal))))
     chroma = librosa.feature.chroma_stft(y=signal, sr=sample_rate, n_fft=4096, hop_length=1024, tuning=0.0)
     return torch.from_numpy(chroma).float()  # (12, T)

@@ -111,9 +111,10 @@ def search(
         "features": features.mark,
         "goal": asdict(goal),
         "protocol": asdict(protocol),
-        "settings": asdict(settings),
+        "train": settings.train,
+        "rules": settings.rules,
     }
-    facts |= {"train": _digest(train), "valid": _digest(valid)}
+    facts |= {"examples": _digest(train), "judged": _digest(valid), "first": settings.seed}
     data = train.to(device), valid.to(device)
 
     def run(some: Sequence[Probe], seed: int) -> tuple[dict[str, Any], Fitted]:
