@@ -16,6 +16,7 @@ from tonnetz.alignment import (
     similarities,
     skew,
     votes,
+    warp,
     write,
 )
 from tonnetz.errors import UserError
@@ -85,7 +86,7 @@ def test_skew_sums_diagonals():
     np.testing.assert_allclose(sums, expected)
 
 
-@pytest.mark.parametrize("method", ["lag", "votes", "tempo"])
+@pytest.mark.parametrize("method", ["lag", "votes", "tempo", "dtw"])
 def test_identical_recordings_do_not_shift_and_a_delayed_one_does(method):
     at = path(200, 1)
     times = np.arange(0, 100, HOP)
@@ -107,20 +108,22 @@ def test_fractions_of_a_hop_are_refined():
     assert found["shift"][0] == pytest.approx(-2, abs=1)
 
 
+@pytest.mark.parametrize("method", ["tempo", "dtw"])
 @pytest.mark.parametrize("ratio", [0.7, 0.85, 1.0, 1.2, 1.4])
-def test_tempo_and_shift_are_found(ratio):
+def test_tempo_and_shift_are_found(ratio, method):
     at = path(400, 4)
     middles = np.arange(0, 150, HOP) + WINDOW / 2
     there = (np.arange(0, 170, HOP) + WINDOW / 2 - 8) / ratio  # t_b = ratio t_a + 8
     vectors, first, count = stack(at(middles), at(np.clip(there, 0, None)))
-    found = align(vectors, first, count, np.array([[0, 1]]), WINDOW, HOP, "tempo")
+    found = align(vectors, first, count, np.array([[0, 1]]), WINDOW, HOP, method)
     assert found["ratio"][0] == pytest.approx(ratio, abs=0.04)
     assert found["shift"][0] == pytest.approx(8, abs=HOP / 2)
     assert found["confidence"][0] > 0.5
 
 
+@pytest.mark.parametrize("method", ["tempo", "dtw"])
 @pytest.mark.parametrize("ratio", [0.8, 1.0, 1.25])
-def test_tempo_is_found_among_dense_noisy_windows(ratio):
+def test_tempo_is_found_among_dense_noisy_windows(ratio, method):
     """Windows of 4 s every half second, half of each vector noise; only a middle part is common."""
     random = np.random.default_rng(7)
     at, other = path(400, 8), path(400, 9)
@@ -133,9 +136,27 @@ def test_tempo_is_found_among_dense_noisy_windows(ratio):
     b = at((np.arange(0, 100, 0.5) + 2 - 10) / ratio)  # t_b = ratio t_a + 10
     b[:30], b[150:] = other(np.arange(0, 15, 0.5)), other(np.arange(100, 125, 0.5))
     vectors, first, count = stack(noisy(a), noisy(b))
-    found = align(vectors, first, count, np.array([[0, 1]]), 4.0, 0.5, "tempo", share=0.3)
+    found = align(vectors, first, count, np.array([[0, 1]]), 4.0, 0.5, method, share=0.3)
     t = np.array([20.0, 50.0])  # where both have it
     np.testing.assert_allclose(found["ratio"][0] * t + found["shift"][0], ratio * t + 10, atol=1.5)
+
+
+def test_the_warping_path_follows_a_changing_tempo():
+    """b slows down: second t of a is second t + t ** 2 / 400 of b; its first and last parts are not in a."""
+    at = path(400, 8)
+    a = at(np.arange(0, 100, 0.5))
+    moments = np.arange(0, 160, 0.5) - 15
+    b = at(200 * (np.sqrt(1 + moments.clip(0) / 100) - 1))
+    b[:30], b[280:] = path(400, 9)(np.arange(0, 15, 0.5)), path(400, 9)(np.arange(100, 120, 0.5))
+    cells = torch.from_numpy(a @ b.T)[None]
+    ratio, begin, sure, found = warp(cells, share=0.3)
+    i = np.flatnonzero(found[0] >= 0)
+    there = 0.5 * found[0].numpy()[i]
+    truth = 0.5 * i + (0.5 * i) ** 2 / 400 + 15
+    assert len(i) > 150
+    assert np.abs(there - truth).max() < 1.0  # everywhere within two windows
+    assert np.abs(0.5 * (ratio.item() * i + begin.item()) - truth).max() > 2  # which no line is
+    assert sure.item() > 0.5
 
 
 def test_a_share_of_the_shorter_recording_is_needed():
@@ -146,7 +167,7 @@ def test_a_share_of_the_shorter_recording_is_needed():
     assert lag(cells, share=0.5)[0].item() == pytest.approx(0, abs=0.5)
 
 
-@pytest.mark.parametrize("method", ["lag", "votes", "tempo"])
+@pytest.mark.parametrize("method", ["lag", "votes", "tempo", "dtw"])
 def test_single_windows_and_noise_give_low_confidence(method):
     random = np.random.default_rng(0)
     noise = [random.standard_normal((n, 64)) for n in (1, 1, 2, 16, 18)]
@@ -240,7 +261,7 @@ def test_regular_windows():
     assert regular(hour.astype(np.float32), 0.53333333).all()
 
 
-@pytest.mark.parametrize("method", ["lag", "tempo"])
+@pytest.mark.parametrize("method", ["lag", "tempo", "dtw"])
 @pytest.mark.parametrize("seconds", [100, 250, 300])
 def test_holes_and_moved_windows_do_not_bend_the_time(method, seconds):
     """Windows of 60 s with 11 segments each, side by side: no segment crosses their borders; one is off the grid."""

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from tonnetz.atomic import replacing
+from tonnetz.dtw import dtw
 from tonnetz.errors import UserError, suggest
 from tonnetz.windows import blocks, gather
 
-METHODS = ("lag", "votes", "tempo")
+METHODS = ("lag", "votes", "tempo", "dtw")
 PAIRS = ("all", "medoid", "budget")
 RATIOS = (0.5, 2.0)  # tempo ratios that can be found
 
@@ -116,6 +117,41 @@ def line(
     return ratio.where(keep, 1.0), begin.where(keep, plain), sure.where(keep, confidence)
 
 
+def warp(similarity: Tensor, minimum: int = 3, share: float = 0.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ratio, lag and confidence (P,) of the line through the warping path of (P, n, m), and the path (P, n) itself.
+
+    DTW with open ends: parts may be missing at both ends of both recordings. A cell costs what it lacks to a level
+    half way between the median of all cells and what the windows' nearest neighbours reach on average, so the path
+    is where the recordings agree, and ends where they do no longer. It is the column of each row, -1 for none.
+    The confidence is the similarity along the path above the median; windows that it lacks to `minimum`, or to the
+    `share` of the shorter recording, count as zero.
+    """
+    known = ~similarity.isnan()
+    median = similarity.flatten(-2).nanmedian(-1).values  # (P,)
+    near = similarity.nan_to_num(-torch.inf).amax(-1).where(known.any(-1), torch.nan).nanmean(-1)
+    cost = ((median + near) / 2)[:, None, None] - similarity
+    path = dtw(torch.where(known, cost, torch.where(_holes(known), 0.0, torch.nan)))[1]  # (P, n)
+    read = similarity.gather(-1, path.clamp(min=0)[..., None])[..., 0]  # (P, n)
+    path = path.where(~read.isnan(), -1)
+    visited = (path >= 0).to(similarity.dtype)
+    i = torch.arange(similarity.shape[-2], dtype=similarity.dtype)
+    size = visited.sum(-1)
+    one = torch.ones_like(size)
+    middle = (visited * (path - i)).sum(-1) / size.clamp(min=1)
+    ratio, begin = _least_squares(i, path.to(similarity.dtype), visited, one, middle)
+    shorter = torch.minimum(known.any(-1).sum(-1), known.any(-2).sum(-1))
+    needed = torch.maximum(size, (share * shorter).clamp(min=max(minimum, 2)))
+    sure = ((read - median[:, None]).where(path >= 0, 0.0)).sum(-1) / needed
+    return ratio, begin, sure.where(size > 1, 0.0), path
+
+
+def _holes(known: Tensor) -> Tensor:
+    """Cells (P, n, m) without a window that have some after them in both recordings: a path may pass them."""
+    after = (known.any(axis).flip(-1).cumsum(-1).flip(-1) > 0 for axis in (-1, -2))  # (P, n), (P, m)
+    rows, columns = after
+    return ~known & rows[:, :, None] & columns[:, None]
+
+
 def _mutual(similarity: Tensor) -> tuple[Tensor, Tensor]:
     """Nearest window of b for each of a (P, n), and its similarity where both choose each other, else 0."""
     filled = similarity.nan_to_num(-torch.inf)
@@ -190,6 +226,8 @@ def _block(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if method == "tempo":
         return line(similarity, minimum, share, tolerance, seed=seed)
+    if method == "dtw":
+        return warp(similarity, minimum, share)[:3]
     place, confidence = lag(similarity, minimum, share) if method == "lag" else votes(similarity)
     return torch.ones_like(place), place, confidence
 

@@ -28,10 +28,10 @@ class Windows:
     def of(cls, arrays: Mapping[str, Tensor], row: np.ndarray, recordings: int, tempo: float) -> Windows:
         """Those of the windows (M,) with recordings `row` (M,) that were read at a tempo."""
         mine = (arrays["tempo"] - tempo).abs() < 1e-4
-        parts = [arrays[name] for name in ("vectors", "norms", "start", "length")]
         if not mine.all():
-            parts, row = [part[mine] for part in parts], row[mine.numpy()]
-        return cls(*parts, row, *extents(row, recordings))
+            arrays, row = {name: value[mine] for name, value in arrays.items()}, row[mine.numpy()]
+        vectors, norms, start, length = (arrays[name] for name in ("vectors", "norms", "start", "length"))
+        return cls(vectors, norms, start, length, row, *extents(row, recordings))
 
 
 def own_tempo(tempi: Sequence[float]) -> float:
@@ -51,6 +51,13 @@ def gather(vectors: Tensor, first: np.ndarray, count: np.ndarray) -> tuple[Tenso
     valid = place < count[:, None]  # (R, S)
     index = np.where(valid, first[:, None] + place, 0)
     return vectors[torch.from_numpy(index)], torch.from_numpy(valid)
+
+
+def stacked(parts: Sequence[Tensor]) -> Tensor:
+    """Blocks (R, S, ...) of different S as one (P, R, S, ...), filled up with zeros."""
+    most = max(part.shape[1] for part in parts)
+    wide = [torch.cat([p, p.new_zeros(len(p), most - p.shape[1], *p.shape[2:])], 1) for p in parts]
+    return torch.stack(wide)
 
 
 def crops(

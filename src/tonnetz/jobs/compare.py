@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.nn import functional as F
 
-from tonnetz.alignment import align, check_method, lay, similarities
+from tonnetz.alignment import align, check_method, lay, similarities, warp
 from tonnetz.build import Experiment, restore
 from tonnetz.device import choose_device
 from tonnetz.embedding import embed_files, step_of
@@ -77,8 +77,13 @@ def compare(experiment: Experiment, index: Index, cfg: DictConfig) -> tuple[dict
     aligned["ratio"] = aligned["ratio"] / tempo
     result = {"a": paths[0], "b": paths[1], "windows": count.tolist(), "distance": distance}
     result |= {"semitones": in_semitones(key), **{name: float(value[0]) for name, value in aligned.items()}}
-    cells = similarities(*laid, pair)[0].numpy()
-    return result, similarity_figure(cells, step, length, result["ratio"], result["shift"], paths, tempo)
+    picture = similarities(*laid, pair)
+    if cfg.job.method == "dtw":
+        place = warp(picture, cfg.job.minimum, cfg.job.overlap)[3][0].numpy()  # (n,)
+        middles = [pace * (step * i + length / 2) for pace, i in ((tempo, np.arange(len(place))), (1.0, place))]
+        result["path"] = np.stack(middles, 1)[place >= 0].round(3).tolist()
+    line = result["ratio"], result["shift"]
+    return result, similarity_figure(picture[0].numpy(), step, length, *line, paths, tempo, result.get("path"))
 
 
 def part(found: Mapping[str, Tensor], row: int, tempo: float) -> dict[str, Tensor]:
@@ -89,8 +94,8 @@ def part(found: Mapping[str, Tensor], row: int, tempo: float) -> dict[str, Tenso
 
 def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Two sets of vectors as a batch of one pair, with masks."""
-    masks = (torch.ones(1, len(side), dtype=torch.bool) for side in (a, b))
-    return (a[None], b[None], *masks)
+    real = (torch.ones(1, len(a), dtype=torch.bool), torch.ones(1, len(b), dtype=torch.bool))
+    return a[None], b[None], *real
 
 
 def similarity_figure(
@@ -101,10 +106,11 @@ def similarity_figure(
     shift: float,
     names: Sequence[str],
     tempo: float = 1.0,
+    path: Sequence[Sequence[float]] | None = None,
 ) -> Figure:
     """Cosines (n, m) of the windows of two recordings, `step` seconds apart, with the line t_b = ratio t_a + shift.
 
-    Those of a are as many seconds apart when it is played `tempo` times as fast.
+    Those of a are as many seconds apart when it is played `tempo` times as fast. `path` (p, 2) are seconds of a and b.
     """
     pace = np.array([tempo, 1.0])
     low = pace * (window - step) / 2  # windows stand for their middles
@@ -117,6 +123,8 @@ def similarity_figure(
     figure.colorbar(image, ax=axis, shrink=0.8, label="cosine similarity")
     times = np.array([low[0], high[0]])
     axis.plot(ratio * times + shift, times, "c--", lw=1.2, label=f"b = {ratio:.3f} a {shift:+.1f} s")
+    if path:
+        axis.plot(*np.array(path).T[::-1], c="lime", lw=1.2, label="warping path")
     axis.set(xlim=(low[1], high[1]), ylim=(low[0], high[0]), xlabel=f"seconds of b: {names[1][-50:]}")
     axis.set_ylabel(f"seconds of a: {names[0][-50:]}")
     axis.legend(loc="upper right", fontsize=8)
