@@ -1,7 +1,9 @@
 """job=overlap: what is planted is found, and nothing else."""
 
 import json
+from collections import Counter
 
+import librosa
 import numpy as np
 import polars as pl
 import pytest
@@ -9,6 +11,7 @@ import soundfile
 
 from tests.conftest import tone
 from tonnetz.jobs.overlap import marked, overlap
+from tonnetz.landmarks import Landmarks, copies, landmarks
 from tonnetz.tracks import table
 
 
@@ -50,6 +53,110 @@ def test_works_and_file_bytes(cli, sets):
 def test_decoded_audio_finds_another_format(cli, sets):
     done = cli("job=overlap", *sets, "job.hash=decoded", "job.by=[audio]")
     assert kinds(done) == {"audio": (["a0", "a1"], ["b0", "b1"])}
+
+
+def performance(work, player, seconds=30):
+    """A piece of two voices: the notes are those of the work, their timing and tone colour the player's."""
+    notes, hands = np.random.default_rng(work), np.random.default_rng([work, player])
+    rate, out = 16000, np.zeros(seconds * 16000)
+    power = hands.uniform(0.8, 1.6)
+    for voice, length in ((0, 0.28), (-12, 0.61)):
+        begin = 0.0
+        while begin < seconds - 1.5:
+            pitch = 262 * 2 ** ((voice + notes.choice([0, 2, 4, 5, 7, 9, 11, 12, 14, 16])) / 12)
+            t = np.arange(int(1.2 * rate)) / rate
+            first = int((begin + hands.uniform(0, 0.06)) * rate)
+            sound = sum(np.sin(2 * np.pi * pitch * k * t + k) / k**power for k in range(1, 9))
+            out[first : first + len(t)] += sound * np.exp(-4 * t) * hands.uniform(0.5, 1)
+            begin += length
+    return (0.3 * out / np.abs(out).max()).astype(np.float32)
+
+
+@pytest.fixture
+def pieces(tmp_path):
+    """Train has six pieces; test has three of them as copies, one by another player, and a new one."""
+    for split in ("train", "test"):
+        (tmp_path / "raw" / split).mkdir(parents=True)
+    for work in range(6):
+        soundfile.write(tmp_path / "raw" / "train" / f"p{work}.wav", performance(work, 0), 16000)
+    loud = np.clip(3 * performance(0, 0)[int(3.337 * 16000) : -7000], -1, 1)  # louder, trimmed and encoded anew
+    soundfile.write(tmp_path / "raw" / "test" / "loud.mp3", loud, 16000, compression_level=0.9)
+    soundfile.write(tmp_path / "raw" / "test" / "quiet.ogg", 0.1 * performance(1, 0)[16000 * 11 :], 16000)
+    late = np.r_[np.zeros(16000 * 2), 0.5 * performance(2, 0)].astype(np.float32)
+    soundfile.write(
+        tmp_path / "raw" / "test" / "late.flac", librosa.resample(late, orig_sr=16000, target_sr=22050), 22050
+    )
+    soundfile.write(tmp_path / "raw" / "test" / "another.wav", performance(3, 1), 16000)
+    soundfile.write(tmp_path / "raw" / "test" / "new.wav", performance(9, 0), 16000)
+    soundfile.write(tmp_path / "raw" / "test" / "sine.wav", tone("sine", 1, 20), 16000)
+    for split in ("train", "test"):
+        files = sorted((tmp_path / "raw" / split).iterdir())
+        rows = [{"perf": file.stem, "wav": f"raw/{split}/{file.name}", "work": file.stem} for file in files]
+        (tmp_path / f"{split}.txt").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def test_copies_that_sound_alike_are_found_and_another_performance_is_not(cli, pieces):
+    words = ["job=overlap", "job.by=[audio,sound]", f"job.a={pieces / 'train.txt'}", f"job.b={pieces / 'test.txt'}"]
+    done = cli(*words)
+    assert done.status == 0, done.err
+    (pair,) = done.json("overlap.json")["pairs"]
+    assert pair["kinds"]["audio"]["shared"] == 0
+    sound = pair["kinds"]["sound"]
+    found = {(a, b): (share, shift) for a, b, share, shift in sound["values"]}
+    assert found.keys() == {("p0", "loud"), ("p1", "quiet"), ("p2", "late")}
+    assert found["p0", "loud"][1] == pytest.approx(-3.337, abs=0.05)
+    assert found["p1", "quiet"][1] == pytest.approx(-11, abs=0.05)
+    assert found["p2", "late"][1] == pytest.approx(2, abs=0.05)
+    assert min(share for share, _ in found.values()) > 0.25
+    assert (sound["in_a"], sound["in_b"], sound["unknown_b"]) == (6, 5, 1)  # a steady tone has no landmarks
+    assert "copies: " in done.out
+    failed = cli(*words, "job.fail_on_overlap=true", run="failed")
+    assert failed.status != 0
+    assert "(sound): 3" in failed.err
+    bad = cli(*words, "job.share=0", run="bad")
+    assert "job.share=0: must be" in bad.err
+
+
+def test_copies_in_the_splits_of_a_corpus(cli, pieces):
+    """Prepared audio, whatever the format of the files."""
+    words = ["job=overlap", "job.by=[sound]", "data=csv", f"data.root={pieces / 'all.csv'}", "data.corpus.classes=[]"]
+    rows = [f"{f.relative_to(pieces)},{f.parent.name}" for f in sorted((pieces / "raw").rglob("*.*"))]
+    (pieces / "all.csv").write_text("file,split\n" + "\n".join(rows) + "\n")
+    done = cli(*words)
+    assert done.status == 0, done.err
+    (pair,) = done.json("overlap.json")["pairs"]
+    assert sorted(len(row) for row in pair["kinds"]["sound"]["values"]) == [4] * 3
+    assert len(pair["kinds"]["sound"]["rows_a"]) == 3
+
+
+def test_landmarks_do_not_know_the_gain():
+    sound = performance(4, 0, 10)
+    one, two = landmarks(sound[::2]), landmarks(0.01 * sound[::2])
+    np.testing.assert_array_equal(one[0], two[0])
+    np.testing.assert_array_equal(one[1], two[1])
+    assert len(one[0]) > 50
+    for nothing in (np.zeros(100, np.float32), np.zeros(9000, np.float32), np.zeros(0, np.float32)):
+        assert len(landmarks(nothing)[0]) == 0
+
+
+def test_common_landmarks_and_shifts_equal_a_loop():
+    random = np.random.default_rng(0)
+    parts = [
+        (random.integers(0, 500, 300).astype(np.int32), random.integers(0, 900, 300).astype(np.int32)) for _ in "abcd"
+    ]
+    parts.append((parts[0][0][:200], parts[0][1][:200] + 40))
+    a, b = Landmarks.of(parts[:3]), Landmarks.of(parts[3:])
+    expected = {}
+    for i, (code, frame) in enumerate(parts[:3]):
+        for j, (other, there) in enumerate(parts[3:]):
+            shifts = Counter(int(t - s) for c, s in zip(code, frame, strict=True) for t in there[other == c])
+            best = max((shifts[s] + shifts[s + 1], -s) for s in shifts)
+            if best[0] >= 20:
+                expected[i, j] = best[0] / min(len(code), len(other))
+    found = {(i, j): share for i, j, share, _ in copies(a, b, 0.01)}
+    assert found.keys() == expected.keys() == {(0, 1)}
+    assert found[0, 1] == pytest.approx(expected[0, 1])
 
 
 def test_failing_on_overlap(cli, sets):

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -16,7 +16,12 @@ from omegaconf import DictConfig
 from tonnetz.datasets.lists import read_list
 from tonnetz.errors import UserError, suggest
 from tonnetz.manifest import Run, write_json
+from tonnetz.progress import progress_bar
+from tonnetz.threads import one_thread
 from tonnetz.tracks import SPLITS
+
+if TYPE_CHECKING:
+    from tonnetz.landmarks import Landmarks
 
 KINDS = {
     "id": pl.col("id"),
@@ -24,6 +29,7 @@ KINDS = {
     "work": pl.col("work"),
     "audio": pl.col("mark"),
 }
+SOUND = "sound"  # copies that are not equal: compared by landmarks, not by a value
 HASHES = ("auto", "bytes", "decoded")
 PREPARED = ("audio", "header", "first", "samples")
 
@@ -32,15 +38,22 @@ def run(cfg: DictConfig, run: Run) -> None:
     """Print and write what is shared. Raises UserError for any with ``job.fail_on_overlap=true``."""
     by, how = list(cfg.job.by), cfg.job.hash
     for kind in by:
-        if kind not in KINDS:
-            raise UserError(f"job.by: no kind '{kind}'{suggest(kind, KINDS)}")
+        if kind not in (*KINDS, SOUND):
+            raise UserError(f"job.by: no kind '{kind}'{suggest(kind, (*KINDS, SOUND))}")
     if how not in HASHES:
         raise UserError(f"job.hash={how}: known are {', '.join(HASHES)}")
+    if not 0 < cfg.job.share <= 1:
+        raise UserError(f"job.share={cfg.job.share}: must be more than 0 and at most 1")
     names, frames = zip(*_tables(cfg), strict=True)
     if "audio" in by:
         frames = tuple(marked(frames, how))
     pairs = combinations(zip(names, frames, strict=True), 2)
-    results = [{"a": a, "b": b, "kinds": overlap(left, right, by)} for (a, left), (b, right) in pairs]
+    plain = [kind for kind in by if kind != SOUND]
+    results = [{"a": a, "b": b, "kinds": overlap(left, right, plain)} for (a, left), (b, right) in pairs]
+    if SOUND in by:
+        found = [heard(frame) for frame in frames]
+        for result, (a, b) in zip(results, combinations(zip(frames, found, strict=True), 2), strict=True):
+            result["kinds"][SOUND] = alike(*a, *b, cfg.job.share)
     write_json(run.folder / "overlap.json", {"pairs": results})
     show(results)
     shared = {f"{r['a']} and {r['b']} ({kind})": k["shared"] for r in results for kind, k in r["kinds"].items()}
@@ -86,6 +99,67 @@ def overlap(a: pl.DataFrame, b: pl.DataFrame, by: Sequence[str]) -> dict[str, di
             "rows_b": rows_b,
         }
     return result
+
+
+def heard(frame: pl.DataFrame) -> Landmarks:
+    """The landmarks of each row's audio; none where it cannot be read."""
+    from tonnetz.landmarks import Landmarks, landmarks
+
+    prepared = all(name in frame.columns for name in PREPARED)
+    rows = frame.select(PREPARED if prepared else ("path",)).rows()
+
+    def hear(place: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+        signal = _prepared_signal(*place) if prepared else _signal(*place)
+        return landmarks(signal)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar("listening") as advance, one_thread():
+        parts = []
+        for part in pool.map(hear, rows):
+            parts.append(part)
+            advance(len(parts), len(rows))
+    return Landmarks.of(parts)
+
+
+def alike(a: pl.DataFrame, found_a: Landmarks, b: pl.DataFrame, found_b: Landmarks, share: float) -> dict[str, Any]:
+    """Copies among two tables, as `overlap` tells of other kinds; `values` are id of a, id of b, share and shift.
+
+    A moment of the copy in b is `shift` seconds later than in a.
+    """
+    from tonnetz.landmarks import LEAST, copies
+
+    found = copies(found_a, found_b, share)
+    names_a, names_b = a["id"].to_list(), b["id"].to_list()
+    known = [found.count >= LEAST for found in (found_a, found_b)]
+    return {
+        "in_a": int(known[0].sum()),
+        "in_b": int(known[1].sum()),
+        "unknown_a": int((~known[0]).sum()),
+        "unknown_b": int((~known[1]).sum()),
+        "shared": len(found),
+        "values": [[names_a[i], names_b[j], round(part, 3), round(shift, 3)] for i, j, part, shift in found],
+        "rows_a": list(dict.fromkeys(names_a[i] for i, *_ in found)),
+        "rows_b": list(dict.fromkeys(names_b[j] for _, j, *_ in found)),
+    }
+
+
+def _signal(path: str | None) -> np.ndarray:
+    from tonnetz.audio import read
+    from tonnetz.landmarks import RATE
+
+    if not path or not os.path.isfile(path):
+        return np.zeros(0, np.float32)
+    return read(path, RATE)[0]
+
+
+def _prepared_signal(path: str, header: int, first: int, samples: int) -> np.ndarray:
+    import soundfile
+
+    from tonnetz.audio import read_prepared, resample
+    from tonnetz.landmarks import RATE
+
+    if not os.path.isfile(path):
+        return np.zeros(0, np.float32)
+    return resample(read_prepared(path, header, first, samples), soundfile.info(path).samplerate, RATE)
 
 
 def marked(frames: Sequence[pl.DataFrame], how: str) -> list[pl.DataFrame]:
@@ -153,7 +227,10 @@ def show(results: list[dict[str, Any]]) -> None:
             table.add_row(kind, *map(str, numbers), style="bold red" if found["shared"] else None)
         Console().print(table)
         for kind, found in result["kinds"].items():
-            if found["shared"]:
+            if found["shared"] and kind == SOUND:
+                a, b, share, shift = found["values"][0]
+                print(f"copies: {a} in A, {b} in B ({share:.0%} of the landmarks, {shift:+.1f} s), ...")
+            elif found["shared"]:
                 print(f"the same {kind}: {found['rows_a'][0]} in A, {found['rows_b'][0]} in B, ...")
             unknown = found["unknown_a"] + found["unknown_b"]
             if unknown:
