@@ -1,5 +1,7 @@
 """Pictures of distances: near tracks are near, and any number of tracks can be drawn."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -13,9 +15,13 @@ def clusters(count, each):
     return np.linalg.norm(points[:, None] - points[None], axis=2)
 
 
-def test_works_stay_together():
+@pytest.mark.parametrize("method", ["tsne", "umap"])
+def test_works_stay_together(method):
+    if method == "umap":
+        pytest.importorskip("umap", reason="the extra umap is not installed")
     distance = clusters(4, 6)
-    points = project(distance)
+    points = project(distance, method)
+    assert points.shape == (24, 2)
     apart = np.linalg.norm(points[:, None] - points[None], axis=2)
     same = np.kron(np.eye(4), np.ones((6, 6))).astype(bool) & ~np.eye(24, dtype=bool)
     nearest = np.where(np.eye(24, dtype=bool), np.inf, apart).argmin(1)
@@ -32,6 +38,12 @@ def test_few_tracks_are_drawn_too(count):
 def test_two_tracks_keep_their_distance():
     points = project(np.array([[0.0, 3.0], [3.0, 0.0]]))
     assert np.linalg.norm(points[0] - points[1]) == pytest.approx(3.0)
+
+
+def test_umap_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(UserError, match=r"pip install 'tonnetz\[umap\]'"):
+        project(clusters(3, 2), "umap")
 
 
 def test_an_unknown_method_is_refused():

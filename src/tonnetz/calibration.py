@@ -120,36 +120,6 @@ def unrelated_pairs(work: np.ndarray, count: int = PAIRS, seed: int = SEED) -> n
     return np.where(flip[:, None], pairs[:, ::-1], pairs)
 
 
-def roc(genuine: np.ndarray, impostor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """False accepts, true accepts and thresholds (n,) when distances up to the threshold are accepted.
-
-    `genuine` (g,) are distances to the nearest recording of the own work, `impostor` (k,) to the nearest of another.
-    """
-    thresholds = np.unique(np.concatenate([genuine, impostor]))
-    accepted = (np.searchsorted(np.sort(values), thresholds, side="right") for values in (impostor, genuine))
-    false, true = (n / max(len(v), 1) for n, v in zip(accepted, (impostor, genuine), strict=True))
-    return np.r_[0.0, false], np.r_[0.0, true], np.r_[-np.inf, thresholds]
-
-
-def equal_error(genuine: np.ndarray, impostor: np.ndarray) -> tuple[float, float]:
-    """Threshold at which as many kin are refused as strangers accepted, and that rate. NaN without either."""
-    if not len(genuine) or not len(impostor):
-        return float("nan"), float("nan")
-    false, true, thresholds = roc(genuine, impostor)
-    best = int(np.argmin(np.abs(false - (1 - true))))
-    return float(thresholds[best]), float((false[best] + 1 - true[best]) / 2)
-
-
-def area(genuine: np.ndarray, impostor: np.ndarray) -> float:
-    """Probability that a kin is nearer than a stranger, ties counting half: the area under the ROC curve."""
-    if not len(genuine) or not len(impostor):
-        return float("nan")
-    ordered = np.sort(impostor)
-    above = len(ordered) - np.searchsorted(ordered, genuine, side="right")
-    ties = np.searchsorted(ordered, genuine, side="right") - np.searchsorted(ordered, genuine, side="left")
-    return float((above + 0.5 * ties).mean() / len(ordered))
-
-
 def calibrate(index: Index, level: int = WHOLE) -> dict[str, Tensor]:
     """Measure an index by its own recordings: for queries of `level` windows, or for whole ones and for centroids.
 

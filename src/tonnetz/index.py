@@ -20,7 +20,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import functional as F
 
 from tonnetz.atomic import replacing
 from tonnetz.calibration import CENTROIDS, WHOLE, Calibration, calibrate, level_of
@@ -30,7 +29,7 @@ from tonnetz.manifest import write_json
 from tonnetz.matching import Matching
 from tonnetz.reductions import TINY
 from tonnetz.shortlist import Shortlist
-from tonnetz.windows import Windows, gather, own_tempo
+from tonnetz.windows import Windows, gather, own_tempo, stacked
 
 FORMAT = 1
 BATCH = 32  # recordings embedded between two saves
@@ -294,9 +293,8 @@ class Index:
             size = np.clip(np.round(share * there.count[row]), 1, there.count[row]).astype(np.int64)
             offset = np.minimum(np.round(begin * there.count[row]), there.count[row] - size).astype(np.int64)
             parts.append(self.cut(there.first[row] + offset, size, there))
-        most = max(valid.shape[1] for _, valid in parts)
-        wide = [(F.pad(v, (0, 0, 0, most - v.shape[1])), F.pad(real, (0, most - v.shape[1]))) for v, real in parts]
-        return torch.stack([v for v, _ in wide]), torch.stack([real for _, real in wide])
+        vectors, real = zip(*parts, strict=True)
+        return stacked(vectors), stacked(real)
 
     def shortlist(self) -> Shortlist:
         """The approximate index of all windows, made when it is first needed and kept in the folder."""

@@ -347,6 +347,11 @@ def test_compare(ask, place, index):
     stranger = other.json("compare.json")
     assert same["distance"] < stranger["distance"]
     assert same["p"] < stranger["p"]
+    warped = ask("job=compare", f"job.a={a}", f"job.b={b}", "job.method=dtw", run="warped").json("compare.json")
+    there = np.array(warped["path"])
+    assert len(there) > 20
+    np.testing.assert_allclose(there[:, 1], 1.1 * there[:, 0], atol=1.5)
+    assert warped["ratio"] == pytest.approx(1.1, abs=0.06)
     itself = ask("job=compare", f"job.a={a}", f"job.b={a}", run="itself").json("compare.json")
     assert itself["shift"] == pytest.approx(0, abs=0.05)
     assert itself["distance"] < same["distance"]
@@ -360,12 +365,15 @@ def test_tempi_count_in_index_identify_and_compare_as_in_a_test(cli, place, tmp_
     how = ["task=csi", "task.plan.tempi=[0.9,1.0,1.1]", "task.reduction=smeanmin"]
     tested = cli("job=test", ckpt, *how, "job.split=train", "job.distances=true", run="tested")
     assert tested.status == 0, tested.err
+    assert 0 <= tested.json("metrics.json")["test"]["eer"] <= 0.5
     table = load_file(tested.folder / "distances.safetensors")["distances"].numpy()
     names = pl.read_csv(tested.folder / "distances.csv").filter(pl.col("side") == "query")["id"].to_list()
     made = cli("job=index", ckpt, *how, f"job.index={tmp_path / 'paced'}", "job.splits=[train]", run="made")
     assert made.status == 0, made.err
     index = Index.open(tmp_path / "paced")
     assert index.tempi == [0.9, 1.0, 1.1]
+    assert (made.folder / "figures" / "open_set.png").stat().st_size > 10_000
+    assert "a match is nearer than" in made.out
     assert len(index.row) == sum(len(windows.row) for windows in index.asked) > 2 * len(index.windows.row)
     files = ",".join(str(place / "tunes" / f"{name}.wav") for name in names)
     words = [f"job.index={tmp_path / 'paced'}", "job.mode=recordings", f"job.top={len(names)}"]
@@ -406,9 +414,11 @@ def test_align(ask, place):
     assert np.median(np.abs(there + 2 - 11.0)) < 1  # the middle of 8..12 s comes 1.1 times as late
     assert (known.sureness(a, b) > 0.1).mean() > 0.8
     assert (done.folder / "figures" / "alignment.png").exists()
-    medoid = ask(*words, "data.corpus.split=train", "job.pairs=medoid", run="medoid")
+    medoid = ask(*words, "data.corpus.split=train", "job.pairs=medoid", "job.method=dtw", run="medoid")
     assert len((medoid.folder / "alignment.jsonl").read_text().splitlines()) == WORKS * 3
-    for word in ("job.method=dtw", "job.pairs=none", "job.hop=0", "job.split=all"):
+    warped = Alignment.load(medoid.folder / "alignment.jsonl", lines[0]["model"])
+    assert np.median(np.abs(warped.lookup(a, b, np.full(WORKS, 8.0), 4.0) + 2 - 11.0)) < 1
+    for word in ("job.method=line", "job.pairs=none", "job.hop=0", "job.split=all"):
         assert ask(*words, word, run="bad").status == 2
 
 

@@ -19,6 +19,7 @@ def naive(distance, work, references, queries, excluded=(), compat=False):
             if reference == query or (query, reference) in excluded or (compat and distance[i][j] < 0):
                 continue
             cells.append((distance[i][j], j, work[reference] == work[query] and work[query] >= 0))
+        strangers = [d for d, j, hit in cells if not hit and work[references[j]] >= 0]
         cells.sort(key=lambda cell: cell[:2])
         hits = [hit for *_, hit in cells]
         ranks = [r + 1 for r, hit in enumerate(hits) if hit]
@@ -30,6 +31,8 @@ def naive(distance, work, references, queries, excluded=(), compat=False):
         found[query] = {
             "ap": sum(precision) / len(ranks) if ranks else 0.0,
             "rank1": ranks[0] if ranks else 0.0,
+            "kin": min((d for d, _, hit in cells if hit), default=np.inf),
+            "stranger": min(strangers, default=np.inf),
             "nar": 100 * sum(above) / len(ranks) / max(wrong, 1) if ranks else 0.0,
         }
     return found
@@ -62,8 +65,16 @@ def test_metrics_equal_a_loop(seed):
         return
     result = ranking.result()
     assert result.query.tolist() == list(expected)
-    for name in ("ap", "rank1", "nar"):
+    for name in ("ap", "rank1", "nar", "kin", "stranger"):
         np.testing.assert_allclose(result.per_query[name], [row[name] for row in expected.values()], atol=1e-9)
+    kin, stranger = (np.array([row[name] for row in expected.values()]) for name in ("kin", "stranger"))
+    stranger = stranger[np.isfinite(stranger)]
+    rates = [((kin > t).mean(), (stranger <= t).mean()) for t in [-np.inf, *kin, *stranger] if len(stranger)]
+    if rates:
+        gap, rate = min((abs(a - b), (a + b) / 2) for a, b in rates)
+        assert result.values["eer"] == pytest.approx(rate, abs=gap / 2 + 1e-9)
+    else:
+        assert "eer" not in result.values
     values, first = result.values, np.array([row["rank1"] for row in expected.values()])
     ap, nar = (np.mean([row[name] for row in expected.values()]) for name in ("ap", "nar"))
     assert values["map"] == pytest.approx(ap)

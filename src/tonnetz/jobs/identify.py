@@ -12,12 +12,11 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
-from torch.nn import functional as F
 
 from tonnetz.alignment import lag, places, regular
 from tonnetz.atomic import replacing
 from tonnetz.build import restore
-from tonnetz.calibration import Calibration, equal_error
+from tonnetz.calibration import Calibration
 from tonnetz.data.recordings import find_recordings
 from tonnetz.device import choose_device
 from tonnetz.embedding import embed_files, step_of
@@ -26,10 +25,11 @@ from tonnetz.index import Index
 from tonnetz.jobs.index import UNCALIBRATED, as_list, check, index_folder, misled, plan_for
 from tonnetz.jobs.predict import report_bad
 from tonnetz.manifest import Run, write_json
+from tonnetz.open_set import equal_error
 from tonnetz.quiet import quiet
 from tonnetz.search import nearest_tempo, search, similarities
 from tonnetz.transposition import in_semitones
-from tonnetz.windows import extents, gather
+from tonnetz.windows import extents, gather, stacked
 
 COLUMNS = ["query", "match", "rank", "work", "recording", "distance", "z", "p", "chance"]
 MET = ["query_start", "match_start", "shift", "confidence", "semitones"]
@@ -116,17 +116,17 @@ def questions(index: Index, found: dict[str, Tensor], rows: Tensor) -> tuple[Ten
     And how many windows each has at its own tempo (Q,). Starts are in seconds of the recording.
     """
     row, tempo = torch.searchsorted(rows, found["row"]).numpy(), found["tempo"]
-    parts = []
+    vectors, real, start, counts = [], [], [], []
     for t in index.tempi:
         mine = (tempo - t).abs() < 1e-4
         first, count = extents(row[mine.numpy()], len(rows))
-        vectors, real = gather(found["vectors"][mine], first, count)
-        parts.append((vectors, real, gather(found["start"][mine], first, count)[0], count))
-    most = max(part[0].shape[1] for part in parts)
-    missing = [most - part[0].shape[1] for part in parts]
-    vectors = torch.stack([F.pad(p[0], (0, 0, 0, n)) for p, n in zip(parts, missing, strict=True)])
-    real, start = (torch.stack([F.pad(p[i], (0, n)) for p, n in zip(parts, missing, strict=True)]) for i in (1, 2))
-    return vectors, real, start.numpy(), parts[index.tempi.index(index.tempo)][3]
+        block, valid = gather(found["vectors"][mine], first, count)
+        vectors.append(block)
+        real.append(valid)
+        start.append(gather(found["start"][mine], first, count)[0])
+        counts.append(count)
+    own = counts[index.tempi.index(index.tempo)]
+    return stacked(vectors), stacked(real), stacked(start).numpy(), own
 
 
 def threshold(calibration: Calibration | None, job: Any) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -16,15 +17,18 @@ from torch import Tensor
 
 from tonnetz.atomic import replacing
 from tonnetz.build import Experiment, restore
+from tonnetz.calibration import typical_windows
 from tonnetz.data.recordings import FILE_COLUMNS, find_recordings
 from tonnetz.datasets.files import pick_column, read_csv
 from tonnetz.device import choose_device
 from tonnetz.embedding import embed_files, embed_tracks, model_fingerprint, plan_of
 from tonnetz.errors import UserError, suggest
+from tonnetz.figures import save
 from tonnetz.frontend import fingerprint
 from tonnetz.index import Index
 from tonnetz.jobs.predict import report_bad
 from tonnetz.manifest import Run
+from tonnetz.open_set import accepted, picture
 from tonnetz.progress import progress_bar
 from tonnetz.quiet import quiet
 from tonnetz.shortlist import Shortlist
@@ -41,6 +45,8 @@ def run(cfg: DictConfig, run: Run) -> None:
     action, folder = cfg.job.action, index_folder(cfg)
     if action not in ACTIONS:
         raise UserError(f"job.action={action}{suggest(action, ACTIONS)}")
+    if not 0 < cfg.job.p <= 1:
+        raise UserError(f"job.p={cfg.job.p}: must be more than 0 and at most 1")
     if cfg.job.level not in LEVELS:
         raise UserError(f"job.level={cfg.job.level}: must be work or null")
     if action in ("build", "add"):
@@ -93,8 +99,24 @@ def grow(cfg: DictConfig, run: Run, folder: Path) -> None:
     print(f"{works}: {folder}")
     if not index.works:
         print("no recording has a work: name them in a spreadsheet (job.works=FILE.csv), or index a corpus (data=...)")
+    draw(index, cfg.job.p, run.folder)
     run.facts["recordings"] = {**counts, "in the index": len(index)}
     report_bad(errors, run.folder, experiment.cfg.data.on_error, len(index))
+
+
+def draw(index: Index, p: float, folder: Path) -> None:
+    """Print and draw how well the index tells versions of its works from strangers; the threshold of `p` is marked."""
+    found = index.calibration(typical_windows(index))
+    if found is None or not len(found.kin):
+        return
+    limit = found.threshold(p)
+    drawn = picture(found.kin, found.nearest, limit, f"p = {p}", str(index.folder))
+    if drawn is None:
+        return
+    save(drawn, folder / "figures" / "open_set.png")
+    share = float(accepted(found.kin, np.array(limit)))
+    print(f"a match is nearer than {limit:.3f} (p = {p}), as {share:.0%} of the versions here are: ", end="")
+    print(folder / "figures" / "open_set.png")
 
 
 def facts_of(experiment: Experiment, job: Any) -> dict[str, Any]:

@@ -5,7 +5,9 @@ Standard definitions, per query with R relevant references among N usable ones:
 - AP = 1 / R sum over relevant items of (relevant items up to it) / (its rank); MAP is its mean over queries;
 - rank1 = rank of the first relevant item: MR1 its mean, MRR the mean of its inverse, hit@k how often it is <= k;
 - NAR = 100 / R sum over relevant items of (irrelevant items above it) / (all irrelevant items) (ARP in CLEWS);
-- COMP = sqrt(NAR (1 - MAP)): lower is better.
+- COMP = sqrt(NAR (1 - MAP)): lower is better;
+- EER: the rate at which, by a threshold on the nearest distance, as many queries with a version are refused as queries
+  would be accepted if their versions were not there.
 
 Queries without a relevant reference are left out and counted. Equal distances keep the order of the references.
 `compat` gives the definitions of CoverHunter instead: AP over the hits among the first 10,000, queries without a
@@ -22,6 +24,7 @@ from torch import Tensor
 
 from tonnetz.errors import UserError
 from tonnetz.metrics.bootstrap import interval
+from tonnetz.open_set import equal_error
 
 DEPTH = 10_000  # ranks that CoverHunter looks at
 KEPT = 4_000_000  # distances that are kept for pictures and export
@@ -34,7 +37,7 @@ class Retrieval:
     values: dict[str, float]
     query: Tensor  # (Q,) rows that asked
     work: Tensor  # (Q,) their works
-    per_query: dict[str, Tensor] = field(default_factory=dict)  # ap, rank1, nar: (Q,)
+    per_query: dict[str, Tensor] = field(default_factory=dict)  # ap, rank1, nar, ... (Q,), see `Ranking`
     references: Tensor | None = None  # (R,)
     distance: Tensor | None = None  # (asked, R) of all that asked, when it is small enough to keep
     asked: Tensor | None = None  # (asked,) rows, with those that have nothing to find
@@ -67,6 +70,8 @@ class Retrieval:
 class Ranking:
     """Takes distances block by block and keeps what each query got.
 
+    Of each query it keeps `ap`, `rank1`, `nar`, `top10`, and the distances to the nearest `kin` and `stranger`.
+
     Args:
         work: work of every track, -1 unknown.
         references: rows that answer, (R,).
@@ -89,11 +94,14 @@ class Ranking:
             raise UserError("a distance is not a number; an embedding is broken")
         usable = self._usable(rows, distance)
         relevant = (self.work[rows][:, None] == self.work[self.references]) & usable & (self.work[rows] >= 0)[:, None]
-        order = distance.masked_fill(~usable, torch.inf).argsort(dim=1, stable=True)
-        hit = relevant.gather(1, order)  # (q, R)
+        near = distance.masked_fill(~usable, torch.inf)
+        hit = relevant.gather(1, near.argsort(dim=1, stable=True))  # (q, R)
+        unlike = ~relevant & (self.work[self.references] >= 0)  # what is unknown may be kin
+        nearest = {"kin": relevant, "stranger": unlike}
+        nearest = {name: near.masked_fill(~mine, torch.inf).amin(1) for name, mine in nearest.items()}
         if self.compat:
             hit[:, DEPTH:] = False
-        self.parts.append({"row": rows, **_per_query(hit, usable.sum(1))})
+        self.parts.append({"row": rows, **nearest, **_per_query(hit, usable.sum(1))})
         if self.keep:
             self.blocks.append(distance)
 
@@ -115,9 +123,11 @@ class Ranking:
         without = int((~some).sum())
         if not self.compat:
             found = {key: value[some] for key, value in found.items()}
-        per_query = {key: found[key] for key in ("ap", "rank1", "nar", "top10")}
+        per_query = {key: found[key] for key in ("ap", "rank1", "nar", "top10", "kin", "stranger")}
+        rate = equal_error(*nearest(per_query))[1]
+        error = {} if np.isnan(rate) else {"eer": rate}
         return Retrieval(
-            values=means(per_query) | {"queries": len(found["row"]), "without_positive": without},
+            values=means(per_query) | error | {"queries": len(found["row"]), "without_positive": without},
             query=found["row"],
             work=self.work[found["row"]],
             per_query=per_query,
@@ -161,6 +171,12 @@ def means(per_query: dict[str, Tensor]) -> dict[str, float]:
     }
     values["comp"] = (values["nar"] * (1 - values["map"])).clamp(min=0).sqrt()
     return {name: float(value) for name, value in values.items()}
+
+
+def nearest(per_query: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """Distances (g,) of queries to the nearest version and (k,) to the nearest recording of another work."""
+    kin, stranger = (per_query[name].double().cpu().numpy() for name in ("kin", "stranger"))
+    return kin[np.isfinite(kin)], stranger[np.isfinite(stranger)]
 
 
 def intervals(result: Retrieval, rounds: int = 1000, seed: int = 12345) -> dict[str, float]:
