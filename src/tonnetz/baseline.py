@@ -16,14 +16,23 @@ from tonnetz.metrics.classification import best_thresholds, score
 from tonnetz.tracks import label_matrix
 
 
-def mfcc_statistics(frame: pl.DataFrame, sample_rate: int) -> np.ndarray:
-    """Mean and standard deviation over time of 20 MFCCs of each whole track, (tracks, 40)."""
-    frontend = MFCC(sample_rate=sample_rate)
+def mfcc_statistics(frame: pl.DataFrame, sample_rate: int, decibels: float | None = None) -> np.ndarray:
+    """Mean and standard deviation over time of 20 MFCCs of each whole track, (tracks, 40).
+
+    With `decibels`, what lies so far below the loudest cell of a track counts as lying just there, and the MFCCs are
+    those of librosa (128 mel bands, FFT of 2048, hop of 512): ``librosa.feature.mfcc`` has 80.
+    """
+    fine = {"n_fft": 2048, "hop": 512, "mels": 128, "fmin": 0.0} if decibels else {}
+    frontend = MFCC(sample_rate=sample_rate, **fine)
 
     def statistics(place: tuple[str, int, int, int, float]) -> np.ndarray:
-        audio = torch.from_numpy(read_prepared(*place))
+        audio = torch.from_numpy(read_prepared(*place))[None, None]
         with torch.inference_mode():
-            mfcc = frontend(audio[None, None])[0, 0]  # (20, T)
+            if decibels is None:
+                mfcc = frontend(audio)[0, 0]  # (20, T)
+            else:
+                mel = frontend.mel(audio)[0, 0]  # (128, T)
+                mfcc = frontend.dct.T @ mel.clamp(min=float(mel.max()) - decibels)  # (20, T)
         return torch.cat([mfcc.mean(1), mfcc.std(1, correction=0)]).numpy()  # (40,)
 
     with ThreadPoolExecutor() as pool:

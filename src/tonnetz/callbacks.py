@@ -222,6 +222,13 @@ class Dashboard(L.Callback):
                     sound = item["audio"][i, 0].cpu()
                     board.add_audio(f"input/{i}_{when}", sound / sound.abs().max().clamp(min=1e-5), 0, sample_rate=rate)
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Show the texts of the task."""
+        assert isinstance(pl_module, Task)
+        if trainer.is_global_zero and (board := self._board(trainer)):
+            for name, text in pl_module.texts().items():
+                board.add_text(name, text)
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the curves so far and what the task shows of this validation."""
         if trainer.sanity_checking or not trainer.is_global_zero or not self.history.rows:
@@ -245,6 +252,9 @@ class Dashboard(L.Callback):
         """Send one embedding a window, up to 2,000, to TensorBoard's projector."""
         board = self._board(trainer)
         if board is None or not trainer.is_global_zero:
+            return
+        if found := task.projector(split):
+            board.add_embedding(found[0][:POINTS], found[1][:POINTS], metadata_header=found[2], tag=split)
             return
         vectors: list[Tensor] = []
         meta: list[list[str]] = []

@@ -11,9 +11,10 @@ import polars as pl
 from tonnetz.atomic import replacing
 from tonnetz.fewshot import Answers, Protocol
 from tonnetz.judging import Ladder, answer_table, comparisons, episode_table, measures
+from tonnetz.taxonomy import Taxonomy
 
 ByShots = Mapping[int, Mapping[str, Answers]]
-SHOWN = ("accuracy", "macro_f1", "severity", "height", "ece", "auroc")
+SHOWN = ("accuracy", "severity", "ece", "auroc")
 
 
 def head_rows(
@@ -47,6 +48,34 @@ def write_tables(
     _write(folder / "answers.csv", answer_table(answers[max(answers)][reference], ladder, ids))
 
 
+def write_space(folder: Path, space: Any, frame: pl.DataFrame, title: str) -> None:
+    """Write space.html: an episode as a map whose marks play their files, the part of it that the clip is."""
+    from tonnetz.fewshot_figures import space_page
+
+    urls = {}
+    for clip, path, offset, duration in frame.select("id", "path", "offset", "duration").iter_rows():
+        end = "" if duration is None else f",{offset + duration:.3f}"
+        urls[clip] = f"{Path(path).resolve().as_uri()}#t={offset:.3f}{end}"
+    with replacing(folder / "space.html") as part:
+        part.write_text(space_page(space, title, urls), encoding="utf-8")
+
+
+def outline(tree: str, classes: Sequence[str]) -> str:
+    """The tree above some classes as indented text (Markdown)."""
+    taxonomy = Taxonomy.load(tree)
+    pruned = taxonomy.pruned(taxonomy.resolve_all(classes, "task.tree"))
+    lines = [f"{tree}, training classes:", ""]
+    below: dict[str | None, list[str]] = {}
+    for name in pruned.nodes:
+        below.setdefault(pruned.parent(name), []).append(name)
+    todo = [(name, 0) for name in reversed(below.get(None, []))]
+    while todo:
+        name, level = todo.pop()
+        lines.append("    " * level + f"- {name}")
+        todo += [(child, level + 1) for child in reversed(below.get(name, []))]
+    return "\n".join(lines)
+
+
 def _write(path: Path, frame: pl.DataFrame) -> None:
     with replacing(path) as part:
         frame.write_csv(part, float_precision=6)
@@ -60,7 +89,7 @@ def show_heads(rows: Sequence[dict[str, Any]]) -> None:
     most = max(row["shots"] for row in rows)
     order = sorted((row for row in rows if row["shots"] == most), key=lambda row: -row["accuracy"])
     shown = [name for name in SHOWN if name in order[0]]
-    table = Table("shots", "head", *shown, "to prototypes", "p (Holm)", title="heads on the same episodes")
+    table = Table("shots", "head", *shown, "gain", "p", title="heads on the same episodes")
     for shots in sorted({row["shots"] for row in rows}):
         for name in (row["head"] for row in order):
             row = next(r for r in rows if r["head"] == name and r["shots"] == shots)

@@ -96,8 +96,9 @@ class Prototypes(nn.Module):
             paths: (E, C, L) node ids of each class from itself upwards.
         """
         terms = self.terms(support, shown, query, asked, paths)  # (E, n)
-        names = [f"level{height}_loss" for height in (0, *self.heights)] if terms.shape[1] > 1 else []
-        self.last = dict(zip(names, terms.detach().mean(0), strict=True))
+        if terms.shape[1] > 1:
+            names = [f"level{height}_loss" for height in (0, *self.heights)]
+            self.last = dict(zip(names, terms.detach().mean(0), strict=True))
         if self.weighting.kind == "multi_hot":
             return terms[:, 0].mean()
         return self.weighting(terms).mean()

@@ -124,6 +124,14 @@ class Task(L.LightningModule):
         """Figures by name that show the last evaluation of a stage (valid or test)."""
         return {}
 
+    def projector(self, stage: str) -> tuple[Tensor, list[list[str]], list[str]] | None:
+        """Vectors (N, D), a row of texts for each, and their header, for TensorBoard; null: one vector a window."""
+        return None
+
+    def texts(self) -> dict[str, str]:
+        """Texts by name that TensorBoard shows, in Markdown."""
+        return {}
+
     def on_test_end(self) -> None:
         """Keep the logged test metrics for the final table, unless the task kept more itself."""
         logged = {

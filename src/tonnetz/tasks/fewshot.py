@@ -15,7 +15,7 @@ from tonnetz.baseline import mfcc_statistics
 from tonnetz.episodes import Episodes, Pool
 from tonnetz.errors import UserError
 from tonnetz.fewshot import Protocol, answer, gather, mean_by_row, parts_of
-from tonnetz.fewshot_report import head_rows, show_heads, write_tables
+from tonnetz.fewshot_report import head_rows, outline, show_heads, write_space, write_tables
 from tonnetz.heads import SimpleShot
 from tonnetz.judging import Ladder, chance, measures
 from tonnetz.metrics.vectors import Vectors
@@ -23,7 +23,7 @@ from tonnetz.tasks.base import Batch, Task
 from tonnetz.taxonomy import Taxonomy
 
 OWN = "prototypes"  # the head that a model is trained with
-CENTER_BATCHES = 50  # of training windows, that the mean embedding is taken from where training did not keep one
+SCALED = 2000  # training clips that the MFCC baseline is standardised by
 
 
 class FewShot(Task):
@@ -71,7 +71,7 @@ class FewShot(Task):
         self.dim = dim or size
         self.protocol = evaluation or Protocol()
         self.heads = {name: head for name, head in (heads or {}).items() if head is not None}
-        self.classifier = classifier
+        self.classifier, self.tree = classifier, tree
         self.head = nn.Linear(self.dim, len(self.spec.groups)) if classifier else None
         self.register_buffer("paths", self._paths(tree), persistent=False)  # (K, L) nodes from the class upwards
         self.criterion.grow(self.paths.shape[1])
@@ -224,19 +224,75 @@ class FewShot(Task):
         ids = data.split(self.tested)["id"].to_list()
         rows = head_rows(found["answers"], found["ladder"], OWN, self.protocol, self.heads)
         write_tables(folder, rows, found["answers"], found["ladder"], ids, OWN)
+        write_space(folder, self._space(), data.split(self.tested), "the first episode of the test")
         show_heads(rows)
 
+    def figures(self, stage: str) -> dict[str, Any]:
+        """Confusions at every level; of a test also heads over shots, an episode as a map, the tree in colours."""
+        found = self.outcome.get(stage)
+        if not found:
+            return {}
+        from tonnetz import fewshot_figures as draw
+
+        own, ladder = found["own"], found["ladder"]
+        title = f"{stage}: accuracy {found['values']['accuracy']:.3f}"
+        drawn = draw.confusions(own, ladder, stage)
+        if stage == "valid":
+            weighting = self.criterion.weighting
+            drawn["level_weights"] = draw.level_weights(
+                weighting.weights(len(self.criterion.heights) + 1), self.criterion.heights
+            )
+            return drawn
+        if self.protocol.reference:
+            drawn["tree"] = draw.coloured_tree(own, ladder, self.protocol.reference, title)
+        drawn["heads"] = draw.head_boxes(found["answers"], f"{stage}: {len(own.target)} episodes")
+        drawn["space"] = draw.space_figure(self._space(), title)
+        return drawn
+
+    def _space(self) -> Any:
+        """The first test episode in the plane."""
+        from tonnetz.fewshot_figures import episode_space
+
+        found = self.outcome["test"]
+        if "space" not in found:
+            clips = self.data.split(self.tested)["id"].to_list()
+            support = found["episodes"].support[0]
+            found["space"] = episode_space(found["z"], support, found["own"], found["ladder"], clips)
+        return found["space"]
+
+    def projector(self, stage: str) -> tuple[Tensor, list[list[str]], list[str]] | None:
+        """For TensorBoard: the vector of every clip, with its class and its part in the first episode."""
+        found = self.outcome.get(stage)
+        if not found or "z" not in found:
+            return None
+        space, frame = self._space(), self.data.split(self.tested)
+        role = dict(zip(space.clips, space.roles, strict=True))
+        rows = [[name, role.get(clip, "-"), clip] for name, clip in frame.select("class", "id").iter_rows()]
+        return found["z"], rows, ["class", "role", "clip"]
+
+    def texts(self) -> dict[str, str]:
+        """The taxonomy that the loss climbs, as TensorBoard shows it."""
+        return {"taxonomy": outline(self.tree, self.spec.groups)} if self.tree else {}
+
     def baselines(self, data: Any) -> dict[str, dict[str, float]]:
-        """What chance, and SimpleShot on MFCC means and deviations, reach in the same episodes."""
+        """What chance, and SimpleShot on MFCC means and deviations (standardised on training clips), reach."""
         found = self.outcome["test"]
         ladder, most = found["ladder"], self.protocol.settings[-1]
         rows = {"chance": chance(found["own"], ladder)}
-        statistics = torch.from_numpy(mfcc_statistics(data.split(self.tested), data.frontend.sample_rate))
+        known, asked = (self._mfcc(data, split) for split in ("train", self.tested))
+        statistics = (asked - known.mean(0)) / known.std(0).clamp(min=1e-6)
         head = SimpleShot(normalize="l2")
         several = {n: answer(statistics, found["episodes"].fewer(n), head) for n in self.protocol.settings}
         values = measures(several[most], ladder, self.protocol.mass)
         values |= {f"accuracy_{n}shot": float(answers.accuracy.mean()) for n, answers in several.items()}
         return rows | {"mfcc_simpleshot": values}
+
+    def _mfcc(self, data: Any, split: str) -> Tensor:
+        """MFCC statistics of at most so many clips of a split as training needs to be standardised by."""
+        frame = data.split(split)
+        if split == "train" and frame.height > SCALED:
+            frame = frame.sample(SCALED, seed=0)
+        return torch.from_numpy(mfcc_statistics(frame, data.frontend.sample_rate, decibels=80.0))
 
 
 def episode_grid(z: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
