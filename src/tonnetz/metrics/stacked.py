@@ -22,14 +22,14 @@ def roc_auc(score: Tensor, target: Tensor) -> Tensor:
     The label rides in the lowest bit of the sorted numbers: one sort of whole numbers, without indices. Equal scores
     then stand with their negatives first, which counts ties as won; where there may be ties, the roles are swapped.
     """
-    score, (target, _) = score.float().contiguous(), torch.broadcast_tensors(target, score)
-    known, positive = ~target.isnan(), target > 0.5
+    score = score.float().contiguous()
+    known, positive = ~target.isnan(), target > 0.5  # of one target for all predictors only once
     positives = positive.sum(-1)
     pairs = (positives * (known.sum(-1) - positives)).double()
     won, tied = _wins(score, positive, known)
     if bool(tied.any()):
-        lost, _ = _wins(score[tied], (known & ~positive)[tied], known[tied])
-        won[tied] = (won[tied] + pairs[tied] - lost) / 2
+        lost, _ = _wins(score[tied], *(mark.expand(score.shape)[tied] for mark in (known & ~positive, known)))
+        won[tied] = (won[tied] + pairs.expand(won.shape)[tied] - lost) / 2
     return won / pairs  # 0 / 0 is NaN
 
 
@@ -39,7 +39,7 @@ def _wins(score: Tensor, positive: Tensor, known: Tensor) -> tuple[Tensor, Tenso
     Of sorted rows (..., N); on a CPU in blocks that its caches hold, by NumPy, whose sort is vectorised.
     """
     shape, length = score.shape[:-1], score.shape[-1]
-    rows = [values.reshape(-1, length) for values in (score, positive, known)]
+    rows = [values.expand(score.shape).reshape(-1, length) for values in (score, positive, known)]
     if score.device.type != "cpu":
         won, tied = _wins_torch(*rows)
     else:
@@ -48,8 +48,8 @@ def _wins(score: Tensor, positive: Tensor, known: Tensor) -> tuple[Tensor, Tenso
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             found = list(pool.map(lambda block: _wins_numpy(*(values.numpy() for values in block)), blocks))
         won, tied = (torch.from_numpy(np.concatenate(values)) for values in zip(*found, strict=True))
-    count = rows[1].sum(-1)
-    return (won - count * (count - 1) / 2).view(shape), tied.view(shape)
+    count = positive.sum(-1)
+    return won.view(shape) - count * (count - 1) / 2, tied.view(shape)
 
 
 def _wins_numpy(score: np.ndarray, positive: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -62,7 +62,8 @@ def _wins_numpy(score: np.ndarray, positive: np.ndarray, known: np.ndarray) -> t
         key[~known] = UNKNOWN
     key.sort(-1)
     place = np.arange(key.shape[-1], dtype=np.float64)
-    return (key & 1).astype(np.float64) @ place, (np.diff(key) == 1).any(-1)
+    odd = (key & 1).astype(np.float64)
+    return np.einsum("mn,n->m", odd, place), (np.diff(key) == 1).any(-1)  # not BLAS, which has threads of its own
 
 
 def _wins_torch(score: Tensor, positive: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
