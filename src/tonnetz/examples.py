@@ -104,5 +104,5 @@ def _clips(signal: np.ndarray, peak: float) -> int:
     if peak < CLIPPED or len(signal) < FLAT:
         return 0
     top = (signal >= max(CLIPPED, signal.max() - EQUAL)) | (signal <= min(-CLIPPED, signal.min() + EQUAL))
-    flat: np.ndarray = np.lib.stride_tricks.sliding_window_view(top, FLAT).all(1)
+    flat = np.asarray(np.lib.stride_tricks.sliding_window_view(top, FLAT).all(1))
     return int(flat[0]) + int((flat[1:] & ~flat[:-1]).sum())
