@@ -21,7 +21,7 @@ from tonnetz.errors import UserError
 from tonnetz.index import weights_fingerprint
 from tonnetz.store import take
 
-ENCODER = ("encoder.", "pooling.", "projection.")  # parts of a task that make its vectors
+ENCODER = ("encoder.", "pooling.", "projection.", "whitening.")  # parts of a task that make its vectors
 SAME = 5e-3  # seconds; segments of one recording that begin so near each other are one
 
 
@@ -156,9 +156,9 @@ def _device(module: torch.nn.Module) -> torch.device:
 
 def embed_tracks(experiment: Experiment, frame: pl.DataFrame, plan: Plan, device: torch.device) -> dict[str, Tensor]:
     """Vectors of rows of the corpus's table, `row` counting them."""
-    data = copy(experiment.data)  # the same prepared audio and features, another choice of tracks
-    data.plan, data._table = plan, frame.with_columns(split=pl.lit("test"))
-    return embed_batches(experiment, iter(data.windows("test", alone=True)), plan, device)
+    data = copy(experiment.data)
+    data.plan = plan
+    return embed_batches(experiment, iter(data.windows_of(frame)), plan, device)
 
 
 def step_of(row: np.ndarray, start: np.ndarray) -> float:

@@ -50,7 +50,7 @@ def write_tables(
 
 def write_space(folder: Path, space: Any, frame: pl.DataFrame, title: str) -> None:
     """Write space.html: an episode as a map whose marks play their files, the part of it that the clip is."""
-    from tonnetz.fewshot_figures import space_page
+    from tonnetz.episode_figures import space_page
 
     urls = {}
     for clip, path, offset, duration in frame.select("id", "path", "offset", "duration").iter_rows():

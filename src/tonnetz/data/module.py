@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -380,6 +381,12 @@ class AudioData(L.LightningDataModule):
         """
         ranks = {} if alone else self._ranks()
         return self._loader(name, lambda dataset: Chunks(len(dataset), self.batch_size, **ranks), most=most)
+
+    def windows_of(self, frame: pl.DataFrame) -> Loader:
+        """Windows that cover some rows of the table, whatever their split; `row` counts them."""
+        data = copy(self)  # the same prepared audio and features, another choice of tracks
+        data._table = frame.with_columns(split=pl.lit("test"))
+        return data.windows("test", alone=True)
 
     def val_dataloader(self) -> Loader | list[Any]:
         """Windows of the validation split and of further sets, or nothing when there are none."""

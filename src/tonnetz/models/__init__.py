@@ -11,6 +11,7 @@ from tonnetz.models.conformer_rotary import RotaryConformer
 from tonnetz.models.conv4 import Conv4
 from tonnetz.models.cqtnet import CQTNet, DVINet
 from tonnetz.models.crnn import CRNN
+from tonnetz.models.frames import Frames
 from tonnetz.models.ftm2d import FTM2D
 from tonnetz.models.key_equivariant import KeyEquivariant
 from tonnetz.models.patch_transformer import PatchTransformer
@@ -32,6 +33,7 @@ __all__ = [
     "Conformer",
     "Conv4",
     "DVINet",
+    "Frames",
     "InputNorm",
     "KeyEquivariant",
     "PatchTransformer",

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+import polars as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,9 +22,10 @@ from tonnetz.judging import Ladder, chance, measures
 from tonnetz.metrics.vectors import Vectors
 from tonnetz.tasks.base import Batch, Task
 from tonnetz.taxonomy import Taxonomy
+from tonnetz.whitening import Whitening
 
 OWN = "prototypes"  # the head that a model is trained with
-SCALED = 2000  # training clips that the MFCC baseline is standardised by
+CLIPS = 2000  # training clips that whitening and the MFCC baseline look at, at most
 
 
 class FewShot(Task):
@@ -35,6 +37,8 @@ class FewShot(Task):
         dim: size of the vectors after a linear projection; null has none.
         tree: taxonomy that the loss climbs: a packaged name (also scrambled:3, random:3), a file, or null for none.
         classifier: weight of an auxiliary cross-entropy over all training classes.
+        whiten: shrinkage of a within-class whitening of the vectors, learned from training clips before every
+            evaluation and kept with the weights, see `tonnetz.whitening`; null has none.
         evaluation: how the model is judged.
         heads: classifiers by name that are compared on its embeddings in a test; beside its own prototypes.
         plan: belongs to the data; named here because the task chooses it.
@@ -56,6 +60,7 @@ class FewShot(Task):
         dim: int | None = None,
         tree: str | None = "hornbostel_sachs",
         classifier: float = 0.0,
+        whiten: float | None = None,
         evaluation: Protocol | None = None,
         heads: Mapping[str, Any] | None = None,
         **shared: Any,
@@ -69,6 +74,7 @@ class FewShot(Task):
         size = cast(int, pooling.out_dim)
         self.projection = nn.Linear(size, dim) if dim else nn.Identity()
         self.dim = dim or size
+        self.whitening = Whitening(self.dim, whiten)
         self.protocol = evaluation or Protocol()
         self.heads = {name: head for name, head in (heads or {}).items() if head is not None}
         self.classifier, self.tree = classifier, tree
@@ -88,20 +94,20 @@ class FewShot(Task):
 
     # --- vectors
 
-    def embed(self, batch: Batch) -> Tensor:
-        """One vector an excerpt, (B, D)."""
+    def forward(self, batch: Batch) -> Tensor:
+        """One vector an excerpt as training sees it, (B, D)."""
         hidden, mask = self.encoder(batch)
         return self.projection(self.pooling(hidden, mask))
 
-    def forward(self, batch: Batch) -> Tensor:
-        """The same as `embed`."""
-        return self.embed(batch)
+    def embed(self, batch: Batch) -> Tensor:
+        """One vector an excerpt as everything else sees it, (B, D): whitened, where that is asked for."""
+        return self.whitening(self(batch))
 
     # --- training
 
     def loss(self, batch: Batch) -> Tensor:
         """The criterion on the episodes of the batch."""
-        return self.compare(self.embed(batch), batch)
+        return self.compare(self(batch), batch)
 
     def compare(self, z: Tensor, batch: Batch) -> Tensor:
         """Loss of the embeddings z (B, D) of a batch of episodes."""
@@ -145,6 +151,32 @@ class FewShot(Task):
         plan = data.plan
         protocol = {"selected_on": data.select, "replacement": plan.replacement, "disjoint": plan.disjoint}
         return {"protocol": protocol | {"insufficient": plan.insufficient} | asdict(self.protocol)}
+
+    def on_validation_start(self) -> None:
+        """Learn the whitening of these weights."""
+        self._whiten()
+
+    def on_test_start(self) -> None:
+        """Learn the whitening of a network that no validation saw."""
+        if not self.whitening.fitted:
+            self._whiten()
+
+    @torch.no_grad()
+    def _whiten(self) -> None:
+        """From training clips of the corpus that is judged; of corpora added for training where there are no others."""
+        if self.whitening.shrinkage is None:
+            return
+        frame = self.data.split("train")
+        own = frame.filter(pl.col("given").is_null())
+        frame = own if own["class"].n_unique() > 1 else frame
+        frame = frame.sample(min(frame.height, CLIPS), seed=0)
+        parts, rows = [], []
+        for batch in self.data.windows_of(frame):
+            parts.append(self({key: value.to(self.device) for key, value in batch.items()}).float())
+            rows.append(batch["row"])
+        z = mean_by_row(torch.cat(parts), torch.cat(rows).to(self.device), frame.height)
+        codes = frame["class"].rank("dense").cast(pl.Int64).to_torch().to(self.device)
+        self.whitening.fit(z, codes)
 
     def _gather(self, stage: str, batch: Batch) -> None:
         z = self.embed(batch)
@@ -232,7 +264,7 @@ class FewShot(Task):
         found = self.outcome.get(stage)
         if not found:
             return {}
-        from tonnetz import fewshot_figures as draw
+        from tonnetz import episode_figures as draw
 
         own, ladder = found["own"], found["ladder"]
         title = f"{stage}: accuracy {found['values']['accuracy']:.3f}"
@@ -251,7 +283,7 @@ class FewShot(Task):
 
     def _space(self) -> Any:
         """The first test episode in the plane."""
-        from tonnetz.fewshot_figures import episode_space
+        from tonnetz.episode_figures import episode_space
 
         found = self.outcome["test"]
         if "space" not in found:
@@ -288,10 +320,10 @@ class FewShot(Task):
         return rows | {"mfcc_simpleshot": values}
 
     def _mfcc(self, data: Any, split: str) -> Tensor:
-        """MFCC statistics of at most so many clips of a split as training needs to be standardised by."""
+        """MFCC statistics of a split, of some clips of it where it is for training."""
         frame = data.split(split)
-        if split == "train" and frame.height > SCALED:
-            frame = frame.sample(SCALED, seed=0)
+        if split == "train" and frame.height > CLIPS:
+            frame = frame.sample(CLIPS, seed=0)
         return torch.from_numpy(mfcc_statistics(frame, data.frontend.sample_rate, decibels=80.0))
 
 
