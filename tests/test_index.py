@@ -189,6 +189,34 @@ def test_a_new_spreadsheet_moves_recordings(built, works):
     assert Index.open(built.folder).table["work"][0] == "other"
 
 
+def test_two_corpora_may_have_works_and_ids_of_one_name(tmp_path):
+    index = Index(tmp_path / "index", FACTS)
+    one = tracks(["0001", "0002", None]).with_columns(corpus=pl.lit("one"))
+    two = tracks(["0001", "0003", None]).with_columns(corpus=pl.lit("two"), id=pl.Series(["r0-0", "x", "y"]))
+    index.add(index.distinct(one), Embedder())
+    assert index.works == ["0001", "0002"]  # one corpus keeps its names
+    index.add(index.distinct(two), Embedder())
+    assert index.works == ["0001", "0002", "0003", "two/0001"]
+    assert index.table["id"].to_list() == ["r0-0", "r0-1", "r0-2", "two/r0-0", "x", "y"]
+    again, embed = Index.open(index.folder), Embedder()
+    for table in (one, two):
+        counts = again.add(again.distinct(table), embed)
+        assert counts == {"added": 0, "kept": 3, "left out": 0, "moved": 0}
+    assert embed.asked == []
+    by_hand = tracks(["0001"], seed=7)  # a spreadsheet means what it says
+    again.add(again.distinct(by_hand.with_columns(corpus=pl.lit(None, pl.String))), embed)
+    assert again.works == ["0001", "0002", "0003", "two/0001"]
+
+
+def test_an_index_without_corpora_is_read(built, works):
+    path = built.folder / "tracks-1.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({k: v for k, v in line.items() if k != "corpus"}) + "\n" for line in lines))
+    old = Index.open(built.folder)
+    assert old.add(tracks(works), Embedder())["kept"] == 40
+    assert old.table["corpus"].null_count() == 40
+
+
 def test_remove_by_id_path_or_work(built):
     size = (built.table["work"] == "w3").sum()
     assert built.remove(["w3"]) == size

@@ -40,6 +40,7 @@ COLUMNS: dict[str, Any] = {
     "work": pl.String,
     "duration": pl.Float64,
     "mark": pl.String,  # changes when the file does
+    "corpus": pl.String,  # that names the id and the work; null: they are named by hand, and mean what they say
     "windows": pl.Int64,  # at all tempi
 }
 Progress = Callable[[int, int], None]
@@ -113,7 +114,7 @@ class Index:
             index.generation = meta["generation"]
             table = index.table
             if meta["recordings"]:
-                table = pl.read_ndjson(index._tracks, infer_schema_length=None, schema_overrides=COLUMNS)
+                table = _read(index._tracks)
             arrays = load_file(index._vectors)
         except (OSError, ValueError, KeyError, SafetensorError, pl.exceptions.PolarsError) as error:
             raise UserError(f"{folder}: the index cannot be read ({error}); build it anew") from None
@@ -165,13 +166,14 @@ class Index:
     def add(self, tracks: pl.DataFrame, embed: Embed, progress: Progress | None = None) -> dict[str, int]:
         """Embed and add the recordings that are not there yet; the rest stays as it is.
 
-        `tracks` has id, path, work, duration and mark; a recording whose mark has changed is embedded anew, and one
-        with another work is moved. Rows that `embed` gives no vector for are left out. Returns how many were added,
-        kept and left out.
+        `tracks` has id, path, work, duration, mark and, from a corpus, its name (see `distinct`). A recording whose
+        mark has changed is embedded anew, and one with another work is moved. Rows that `embed` gives no vector for
+        are left out. Returns how many were added, kept, left out and moved.
         """
         if tracks["id"].n_unique() < tracks.height:
             name = tracks["id"].filter(tracks["id"].is_duplicated())[0]
             raise UserError(f"{name}: this recording is given twice; ids must differ")
+        tracks = tracks if "corpus" in tracks.columns else tracks.with_columns(corpus=pl.lit(None))
         tracks = tracks.select([pl.col(name).cast(COLUMNS[name]) for name in COLUMNS if name != "windows"])
         here = tracks.join(self.table.select("id", "mark"), on=["id", "mark"], how="semi")
         wanted = tracks.join(here.select("id"), on="id", how="anti")
@@ -194,12 +196,26 @@ class Index:
             self._join(parts, moved.select("id", "work"))
         return {"added": added, "kept": here.height, "left out": wanted.height - added, "moved": moved.height}
 
+    def distinct(self, tracks: pl.DataFrame) -> pl.DataFrame:
+        """Rows of a corpus with the name of the corpus before an id or work that recordings of another one have here.
+
+        Two corpora that both have a work 0001 do not mean the same one.
+        """
+        for name in ("id", "work"):
+            there = self.table.select(name, other="corpus").drop_nulls().unique()
+            both = tracks.join(there, on=name, how="inner").filter(pl.col("other") != pl.col("corpus"))[name].unique()
+            full = pl.concat_str("corpus", name, separator="/")
+            tracks = tracks.with_columns(
+                pl.when(pl.col(name).is_in(both.implode())).then(full).otherwise(name).alias(name)
+            )
+        return tracks
+
     def _pending(self, wanted: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, dict[str, Tensor]]]:
         """Parts that an interrupted run has embedded, if all their recordings are wanted as they are."""
         for path in sorted((self.folder / "pending").glob("*.safetensors")):
             with safe_open(path, "pt") as file:
                 head = file.metadata()
-                table = pl.read_ndjson(head["tracks"].encode(), schema_overrides=COLUMNS)
+                table = _read(head["tracks"].encode())
                 fits = table.join(wanted, on=["id", "mark"], how="semi").height == table.height
                 if fits and head["facts"] == _line(self.facts):
                     yield table, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -322,6 +338,15 @@ class Index:
 def _nothing(dim: int) -> dict[str, Tensor]:
     empty = {name: torch.zeros(0) for name in ("norms", "start", "length", "tempo")}
     return {"vectors": torch.zeros(0, dim), **empty}
+
+
+def _read(source: Path | bytes) -> pl.DataFrame:
+    """A table of recordings; a column that an older version did not write is null."""
+    table = pl.read_ndjson(source, infer_schema_length=None)
+    here = table.columns
+    return table.select(
+        (pl.col(name) if name in here else pl.lit(None)).cast(kind).alias(name) for name, kind in COLUMNS.items()
+    )
 
 
 def _line(facts: dict[str, Any]) -> str:

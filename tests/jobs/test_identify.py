@@ -255,6 +255,24 @@ def test_add_and_remove_embed_nothing_twice(ask, index, tmp_path, monkeypatch):
     assert read(ask("job=identify", query, run="gone"))["query.wav"]["matches"][0]["work"] != "The New One"
 
 
+def test_a_second_corpus_with_the_same_names(ask, index, tmp_path):
+    for work in (0, 1):
+        (tmp_path / "tunes" / f"work{work}").mkdir(parents=True)
+        for i, variant in enumerate(VARIANTS[:2]):
+            soundfile.write(tmp_path / "tunes" / f"work{work}" / f"v{i}.wav", tune(70 + work, **variant), RATE)
+    data = ["data=folder_works", f"data.root={tmp_path / 'tunes'}", "data.corpus.split=test"]
+    done = ask("job=index", "job.action=add", "job.splits=[test]", *data)
+    assert done.status == 0, done.err
+    assert "4 added" in done.out
+    made = Index.open(index)
+    assert len(made) == WORKS * VERSIONS + 4  # nothing was replaced
+    (corpus,) = set(made.table["corpus"][-4:])
+    assert {f"{corpus}/work0", f"{corpus}/work1", "work0", "work1"} <= set(made.works)
+    soundfile.write(tmp_path / "query.wav", tune(70, key=2), RATE)
+    found = read(ask("job=identify", f"job.inputs={tmp_path / 'query.wav'}", run="found"))["query.wav"]
+    assert found["matches"][0]["work"] == f"{corpus}/work0"
+
+
 def test_index_mistakes(ask, index, tmp_path):
     for words, message in (
         (["job.action=build"], "holds an index already"),

@@ -185,7 +185,8 @@ def source(
     if not frame.height:
         raise UserError(f"job.splits={chosen}: no recordings there; known are {', '.join(SPLITS)}")
     mark = pl.concat_str("audio", "first", "samples", "peak", separator="|").hash().cast(pl.String)
-    table = frame.select("id", "path", "work", "duration", mark.alias("mark"))
+    table = index.distinct(frame.select("id", "path", "work", "duration", mark.alias("mark"), "corpus"))
+    frame = frame.with_columns(id=table["id"])
 
     def embed(rows: pl.DataFrame) -> Mapping[str, Tensor]:
         return embed_tracks(experiment, rows.select("id").join(frame, on="id", maintain_order="left"), plan, device)

@@ -51,8 +51,8 @@ def run(cfg: DictConfig, run: Run) -> None:
     plain = [kind for kind in by if kind != SOUND]
     results = [{"a": a, "b": b, "kinds": overlap(left, right, plain)} for (a, left), (b, right) in pairs]
     if SOUND in by:
-        found = [heard(frame) for frame in frames]
-        for result, (a, b) in zip(results, combinations(zip(frames, found, strict=True), 2), strict=True):
+        listened = [heard(frame) for frame in frames]
+        for result, (a, b) in zip(results, combinations(zip(frames, listened, strict=True), 2), strict=True):
             result["kinds"][SOUND] = alike(*a, *b, cfg.job.share)
     write_json(run.folder / "overlap.json", {"pairs": results})
     show(results)
