@@ -98,8 +98,8 @@ def recognise(
     return Recognition(
         columns,
         classes,
-        float(right[known].double().mean()),
-        float((right & kept)[known].double().mean()),
+        float(right[known].double().mean()) if bool(known.any()) else None,
+        float((right & kept)[known].double().mean()) if bool(known.any()) else None,
         _open_set(distances["file"], known, right),
         _open_set(distances["window"], known[row], window_right),
     )
@@ -125,7 +125,7 @@ def _row(folder: str, label: str | None, columns: Sequence[str], mine: Sequence[
 
 def _open_set(distance: Tensor, known: Tensor, right: Tensor) -> dict[str, float | None]:
     """How well the distance (M, C) to the nearest prototype tells the known (M,) from others."""
-    if bool(known.all()):
+    if bool(known.all()) or not bool(known.any()):
         return {"auroc": None, "oscr": None, "fpr95": None}
     score = -distance.min(1).values
     values = auroc(score, known), oscr(score, known, right).area, false_positives_at(score, known)

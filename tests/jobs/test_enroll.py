@@ -345,8 +345,10 @@ def test_other_heads(ask, questions, head):
 
 
 def test_rejection_can_be_set_and_switched_off(ask, questions):
-    for value, expected in (("false", False), ("1e-9", True), ("1e9", False)):
-        done = ask("job=classify", f"job.inputs={questions / 'piano'}", f"job.reject={value}", run=f"reject-{value}")
+    for i, (value, expected) in enumerate(
+        (("reject=false", False), ("threshold=1e-9", True), ("threshold=1e9", False))
+    ):
+        done = ask("job=classify", f"job.inputs={questions / 'piano'}", f"job.{value}", run=f"run{i}")
         assert done.status == 0, done.err
         assert {row["unknown"] for row in rows(done.folder / "classify.csv")} == {str(expected).lower()}
 
@@ -403,7 +405,8 @@ def test_prototypes_of_another_encoder_are_refused(ask, place, questions, protos
         (["job=classify", "job.inputs=EXAMPLES", "job.head=svm"], "job.head=svm"),
         (["job=classify", "job.inputs=EXAMPLES", "job.smooth=2"], "job.smooth=2"),
         (["job=classify", "job.inputs=EXAMPLES", "job.mass=0"], "job.mass=0"),
-        (["job=classify", "job.inputs=EXAMPLES", "job.reject=yess"], "job.reject=yess"),
+        (["job=classify", "job.inputs=EXAMPLES", "job.reject=2"], "job.reject=2"),
+        (["job=classify", "job.inputs=EXAMPLES", "job.threshold=-1"], "job.threshold=-1"),
         (["job=classify", "job.inputs=EXAMPLES", "job.hop=0"], "job.hop=0"),
         (["job=classify", "job.inputs=EXAMPLES", "job.truth=files"], "job.truth=files"),
         (["job=classify", "job.inputs=EXAMPLES/piano", "job.truth=folders"], "lies in no sub-folder"),

@@ -70,8 +70,8 @@ def check_keys(cfg: DictConfig) -> list[str]:
         head_of(job.head)
     if not 0 < job.mass <= 1:
         raise UserError(f"job.mass={job.mass}: must be above 0, at most 1")
-    if not isinstance(job.reject, bool | int | float):
-        raise UserError(f"job.reject={job.reject}: give true, false or a distance")
+    if job.threshold is not None and job.threshold < 0:
+        raise UserError(f"job.threshold={job.threshold}: must be a distance, 0 or more, or null for the file's")
     if job.truth not in (None, "folders"):
         raise UserError(f"job.truth={job.truth}: must be folders or null")
     for key in ("window", "hop"):
@@ -90,7 +90,7 @@ def classify(
     rows that occur. A file is judged by the mean of its vectors, as examples are.
     """
     row = found["row"].unique(return_inverse=True)[1]
-    limits = {name: limit_of(enrolment, name, job.reject) for name in ("file", "window")}
+    limits = {name: limit_of(enrolment, name, job) for name in ("file", "window")}
     whole = mean_by_row(found["vectors"], row, len(paths))
     prob, away = _scored(enrolment, whole, job)
     answers = enrolment.decide(prob, away, limits["file"], job.mass)
@@ -108,11 +108,11 @@ def classify(
     return results, {"file": away, "window": part_away, "row": row}
 
 
-def limit_of(enrolment: Enrolment, kind: str, reject: bool | float) -> float | None:
+def limit_of(enrolment: Enrolment, kind: str, job: Any) -> float | None:
     """The distance beyond which a file or a window is unknown; None for none."""
-    if isinstance(reject, bool):
-        return enrolment.limits[kind].distance if reject else None
-    return float(reject)
+    if not job.reject:
+        return None
+    return enrolment.limits[kind].distance if job.threshold is None else float(job.threshold)
 
 
 def _scored(enrolment: Enrolment, vectors: Tensor, job: Any) -> tuple[Tensor, Tensor]:
