@@ -80,7 +80,7 @@ def test_recordings_from_file_names(home):
     (home / CLIPS).unlink()
     frame = table(MagnaTagATune(home).tracks())
     assert frame["artist"].to_list() == [None] * 5
-    assert frame["group"][0] == "american_bach-solo_cantatas_vol._2-01-aria"
+    assert frame["group"][0] == "f/american_bach-solo_cantatas_vol._2-01-aria"
     groups = [dict.fromkeys(frame[column]) for frame, column in ((with_table, "group"), (frame, "group"))]
     assert len(groups[0]) == len(groups[1]) == 4
 

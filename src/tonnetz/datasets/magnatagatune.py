@@ -83,7 +83,7 @@ class MagnaTagATune(Downloadable):
                 continue
             if place.parts[:1] == () or place.parts[0] not in SPLITS:
                 raise UserError(f"{annotations} line {line}: mp3_path '{place}' lies in no folder 0 to f; restore it")
-            facts = known.get(cells["clip_id"], {"group": SEGMENT.sub("", place.stem)})
+            facts = known.get(cells["clip_id"], {"group": str(place.parent / SEGMENT.sub("", place.stem))})
             split = SPLITS[place.parts[0]]
             yield {"id": cells["clip_id"].zfill(5), "audio": place.stem, "labels": tags, "split": split, **facts}
 
