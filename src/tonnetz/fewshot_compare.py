@@ -14,6 +14,7 @@ from tonnetz.metrics.paired import Difference, holm, mean_interval, paired_diffe
 KEYS = ("setting", "seed", "head", "shots", "kind", "episode")
 LOWER = ("severity", "height", "severity_padded", "crm_severity", "crm_height", "ece", "fpr95")  # less is better
 BOUNDS = ("_low", "_high")
+EQUAL = 1e-9  # margins up to it are rounding
 NONE = Difference(*[float("nan")] * 5, n=0)
 
 
@@ -119,8 +120,10 @@ def extremes(
     parts = []
     for name, better in (("won", True), ("lost", False)):
         gain = pl.col("margin") * (sign if better else -sign)
-        best = both.filter(gain > 0).sort(gain, descending=True, maintain_order=True)
-        parts.append(best.group_by("setting", "shots", maintain_order=True).head(count).with_columns(result=pl.lit(name)))
+        best = both.filter(gain > EQUAL).sort(gain, descending=True, maintain_order=True)
+        parts.append(
+            best.group_by("setting", "shots", maintain_order=True).head(count).with_columns(result=pl.lit(name))
+        )
     seen = answers.group_by("episode").agg(pl.col("true").unique().sort().str.join(" ").alias("classes"))
     columns = ("setting", "shots", "result", "episode", "margin", "value", "reference")
     found = pl.concat(parts).select(columns).join(seen, on="episode", how="left", maintain_order="left")

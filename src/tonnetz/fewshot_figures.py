@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -11,9 +12,11 @@ matplotlib.use("Agg")
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 Boxes = Mapping[str, Mapping[int, Sequence[float]]]  # setting -> shots -> values of episodes
 COLUMNS = 4  # panels in a row
-MANY = 20  # settings from which on colours repeat
 
 
 def shots_boxes(values: Boxes, label: str) -> Figure:
@@ -28,7 +31,7 @@ def shots_boxes(values: Boxes, label: str) -> Figure:
         kept = [(at, _clean(mine[n])) for at, n in zip(places, shots, strict=True) if n in mine]
         _boxes(axis, [each for _, each in kept], [at for at, _ in kept], 0.85 * width, colour)
     axis.set_xticks(np.arange(len(shots)), [str(n) for n in shots])
-    axis.set(xlabel="shots", ylabel=label, title="episodes")
+    axis.set(xlabel="shots", ylabel=label, title="episodes, means over seeds")
     axis.grid(axis="y", alpha=0.3)
     handles = [Patch(facecolor=colour, label=name) for name, colour in zip(values, colours, strict=True)]
     figure.legend(handles=handles, fontsize=7, loc="outside lower center", ncols=max(1, min(COLUMNS, len(values))))
@@ -44,7 +47,7 @@ def settings_boxes(values: Mapping[str, Sequence[float]], runs: Mapping[str, Seq
         _boxes(axis, [_clean(values[name])], [i], 0.6, "0.85", upright=False)
         axis.plot(runs[name], [i] * len(runs[name]), "o", ms=5, color="tab:red", zorder=3)
     axis.set_yticks(range(len(names)), names, fontsize=8)
-    axis.set(xlabel=label, title="episodes; points: runs")
+    axis.set(xlabel=label, title="episodes, means over seeds; points: runs")
     axis.grid(axis="x", alpha=0.3)
     return figure
 
@@ -70,10 +73,15 @@ def instrument_bars(values: Mapping[str, Mapping[str, float]], label: str) -> Fi
 
 
 def _boxes(
-    axis: object, values: Sequence[np.ndarray], places: Sequence[float], width: float, colour: object, upright: bool = True
+    axis: Axes,
+    values: Sequence[np.ndarray],
+    places: Sequence[float],
+    width: float,
+    colour: Any,
+    upright: bool = True,
 ) -> None:
-    shown = axis.boxplot(  # type: ignore[attr-defined]
-        values,
+    shown = axis.boxplot(
+        list(values),
         positions=places,
         widths=width,
         orientation="vertical" if upright else "horizontal",
@@ -91,6 +99,6 @@ def _clean(values: Sequence[float]) -> np.ndarray:
     return numbers[np.isfinite(numbers)]
 
 
-def _colours(count: int) -> list[object]:
+def _colours(count: int) -> list[Any]:
     """Steps of one scale, so that neighbours in a sweep look alike."""
-    return [matplotlib.colormaps["viridis"](x) for x in np.linspace(0.15, 0.95, count)]
+    return [matplotlib.colormaps["viridis"](x) for x in np.linspace(0.4, 0.95, count)]

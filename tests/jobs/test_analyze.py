@@ -10,8 +10,10 @@ import torch
 import yaml
 
 from tonnetz.episodes import Pool, draw_many
+from tonnetz.errors import UserError
 from tonnetz.fewshot import Protocol, answer
 from tonnetz.fewshot_report import head_rows, write_tables
+from tonnetz.fewshot_runs import check, gather, settings
 from tonnetz.heads import SimpleShot
 from tonnetz.judging import Ladder
 
@@ -124,7 +126,9 @@ def test_the_reference_is_a_setting_or_a_run(analyze, sweep):
 
 
 def test_failed_and_missing_jobs_are_listed(analyze, tmp_path):
-    folder = write_sweep(tmp_path / "sweep", heights=("0", "1"), seeds=(1, 2, 3), broken=[(1, "failed"), (5, "missing")])
+    folder = write_sweep(
+        tmp_path / "sweep", heights=("0", "1"), seeds=(1, 2, 3), broken=[(1, "failed"), (5, "missing")]
+    )
     done = analyze(str(folder))
     assert done.status == 0, done.err
     for text in (done.out, (done.folder / "analysis.md").read_text()):
@@ -176,20 +180,19 @@ def test_a_list_of_runs_and_another_head(analyze, tmp_path):
         ({"seed": 1}, "different protocols: seed (0 and 1)"),
     ],
 )
-def test_runs_judged_differently_are_refused_by_name(analyze, tmp_path, change, match):
+def test_runs_judged_differently_are_refused_by_name(tmp_path, change, match):
     write_run(tmp_path / "a", ["run=a"], 1.0, 1)
     write_run(tmp_path / "b", ["run=b"], 1.0, 2, protocol=Protocol(**{**asdict(PROTOCOL), **change}))
-    done = analyze([tmp_path / "a", tmp_path / "b"])
-    assert done.status == 2
-    assert match in done.err
-    assert str(tmp_path / "b") in done.err
-    assert len(done.err.strip().splitlines()) == 1
+    with pytest.raises(UserError) as told:
+        check(gather([tmp_path / "a", tmp_path / "b"]))
+    assert match in str(told.value)
+    assert str(tmp_path / "b") in str(told.value)
 
 
-def test_the_number_of_resamplings_is_no_other_protocol(analyze, tmp_path):
+def test_the_number_of_resamplings_is_no_other_protocol(tmp_path):
     write_run(tmp_path / "a", ["run=a"], 1.0, 1)
     write_run(tmp_path / "b", ["run=b"], 1.0, 2, protocol=Protocol(**{**asdict(PROTOCOL), "rounds": 30}))
-    assert analyze([tmp_path / "a", tmp_path / "b"]).status == 0
+    check(gather([tmp_path / "a", tmp_path / "b"]))
 
 
 def test_other_queries_are_refused(analyze, tmp_path):
@@ -198,14 +201,20 @@ def test_other_queries_are_refused(analyze, tmp_path):
     done = analyze([tmp_path / "a", tmp_path / "b"])
     assert done.status == 2
     assert "other queries" in done.err
+    assert len(done.err.strip().splitlines()) == 1
 
 
 def test_mistakes_are_one_line(analyze, sweep, tmp_path):
     (tmp_path / "empty").mkdir()
     write_manifest(tmp_path / "plain", ["run=plain"], 1)
+    for runs, match in (
+        ([tmp_path / "nothing"], "no such folder"),
+        ([tmp_path / "empty"], "holds no run"),
+        ([sweep / "0", sweep / "0"], "one setting and seed"),
+    ):
+        with pytest.raises(UserError, match=match):
+            settings(gather(runs))
     for runs, words, match in (
-        (tmp_path / "nothing", [], "no such folder"),
-        (tmp_path / "empty", [], "holds no run"),
         (tmp_path / "plain", [], "no few-shot test: heads.csv"),
         (sweep, ["job.metric=acuracy"], "did you mean 'accuracy'"),
         (sweep, ["job.head=prototype"], "did you mean 'prototypes'"),
@@ -214,5 +223,3 @@ def test_mistakes_are_one_line(analyze, sweep, tmp_path):
         assert done.status == 2, words
         assert match in done.err
         assert len(done.err.strip().splitlines()) == 1
-    twice = analyze([sweep / "0", sweep / "0"])
-    assert "one setting and seed" in twice.err

@@ -113,17 +113,17 @@ def brief(
     reference: str,
     groups: Mapping[str, Sequence[Found]],
 ) -> list[dict[str, Any]]:
-    """A row a setting, tested or not: runs, mean and interval by shots, at most shots the difference to the reference."""
+    """A row a setting, tested or not: runs, mean and interval by shots; difference to the reference at most shots."""
     most = table["shots"].max()
     rows = []
     for name, mine in groups.items():
         found = table.filter(pl.col("setting") == name)
         row: dict[str, Any] = {"setting": name, "runs": sum(not run.left_out for run in mine), "of": len(mine)}
-        row |= {f"{part['shots']} shots": _mean(part) for part in found.iter_rows(named=True)}
+        row |= {f"{part['shots']}-shot": _mean(part) for part in found.iter_rows(named=True)}
         if tests.height and name != reference:
-            row |= _gap(tests.filter(pl.col("shots") == most), name, reference, "p (episodes)")
+            row |= _gap(tests.filter(pl.col("shots") == most), name, reference, "p episodes")
         if recordings.height and name != reference:
-            row |= {k: v for k, v in _gap(recordings, name, reference, "p (recordings)").items() if k != "difference"}
+            row |= {k: v for k, v in _gap(recordings, name, reference, "p recordings").items() if k != "difference"}
         rows.append(row)
     return rows
 
@@ -138,8 +138,12 @@ def _gap(pairs: pl.DataFrame, name: str, reference: str, title: str) -> dict[str
     for first, second, sign in ((name, reference, 1), (reference, name, -1)):
         for row in pairs.filter(pl.col("first") == first, pl.col("second") == second).iter_rows(named=True):
             if row["p_holm"] is not None:
-                return {"difference": f"{sign * row['difference']:+.3f}", title: f"{row['p_holm']:.3f}"}
+                return {"difference": f"{sign * row['difference']:+.3f}", title: _p(row["p_holm"])}
     return {}
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _texts(
@@ -152,8 +156,7 @@ def _texts(
 ) -> None:
     """Write analysis.md, and a table of each metric beside its CSV."""
     for name, table in summaries.items():
-        wide = [brief(table, pl.DataFrame(), pl.DataFrame(), "", groups)]
-        _text(folder / "tables" / f"{name}.md", [_markdown(rows) for rows in wide])
+        _text(folder / "tables" / f"{name}.md", [_markdown(brief(table, pl.DataFrame(), pl.DataFrame(), "", groups))])
     left = [f"- {line}" for line in _reasons(groups)]
     rules = ", ".join(f"{key} {value}" for key, value in protocol.items())
     parts = [f"# {metric}", _markdown(rows), NOTE, f"Protocol: {rules}."]
@@ -161,9 +164,9 @@ def _texts(
 
 
 NOTE = (
-    "± is half of Student's 95 % interval over seeds, none for a single seed. p is of the difference to the reference at "
-    "most shots, corrected after Holm: Wilcoxon over episodes and seeds, and a bootstrap over recordings and classes, "
-    "which episodes drawn from the same recordings do not make too small."
+    "± is half of Student's 95 % interval over seeds, none for a single seed. p is of the difference to the reference "
+    "at most shots, corrected after Holm: Wilcoxon over episodes and seeds, and a bootstrap over recordings and "
+    "classes, which episodes drawn from the same recordings do not make too small."
 )
 
 
@@ -182,7 +185,7 @@ def _write(path: Path, table: pl.DataFrame) -> None:
     """Write a table as CSV where there is one: a single setting has no pairs."""
     if table.width:
         with replacing(path) as part:
-            table.write_csv(part, float_precision=6)
+            table.write_csv(part)
 
 
 def show(rows: Sequence[Mapping[str, Any]], metric: str, groups: Mapping[str, Sequence[Found]], folder: Path) -> None:
@@ -191,7 +194,7 @@ def show(rows: Sequence[Mapping[str, Any]], metric: str, groups: Mapping[str, Se
     from rich.table import Column, Table
 
     header = list(dict.fromkeys(key for row in rows for key in row if key not in ("setting", "of")))
-    table = Table(Column("setting", overflow="fold"), *header, title=f"{metric}: {folder}")
+    table = Table(Column("setting", min_width=16, overflow="fold"), *header, title=f"{metric}: {folder}")
     for row in rows:
         cells = [f"{row['runs']} of {row['of']}", *(str(row.get(key, "")) for key in header[1:])]
         table.add_row(row["setting"], *cells, style=None if row["runs"] == row["of"] else "red")
