@@ -56,7 +56,7 @@ def curves(genuine: np.ndarray, impostor: np.ndarray, thresholds: Mapping[str, f
     plain.step(false, true, where="post", c="k", lw=1.2)
     plain.plot([0, 1], [0, 1], "k:", lw=0.8)
     plain.set(xlim=(-0.01, 1), ylim=(0, 1.01), ylabel="versions that are accepted")
-    ends = tuple(max(0.5 / len(values), 1e-4) for values in (impostor, genuine))  # no rate of so many can be finer
+    ends = tuple(np.clip(0.5 / len(values), 1e-4, 0.2) for values in (impostor, genuine))  # no rate of so many can be finer
     normal.plot(_probit(false, ends[0]), _probit(1 - true, ends[1]), c="k", lw=1.2)
     for setter, limit, low in (
         (normal.set_xticks, normal.set_xlim, ends[0]),
@@ -66,11 +66,12 @@ def curves(genuine: np.ndarray, impostor: np.ndarray, thresholds: Mapping[str, f
         setter(_probit(np.array(shown), low), [f"{tick:g}" for tick in shown])
         limit(*_probit(np.array([low, 0.95]), low))
     normal.set(ylabel="versions that are refused")
-    for (name, limit), colour in zip(thresholds.items(), ("tab:red", "tab:blue", "tab:green"), strict=False):
+    for i, (name, limit) in enumerate(thresholds.items()):
+        look = {"c": f"C{i}", "ms": max(9 - 3 * i, 4)}  # what lies on top of each other is seen
         x, y = (float(accepted(values, np.array(limit))) for values in (impostor, genuine))
         label = f"{name}: distance {limit:.3f}, {y:.0%} of the versions"
-        plain.plot(x, y, "o", c=colour, label=label)
-        normal.plot(*_probit(np.array([x]), ends[0]), *_probit(np.array([1 - y]), ends[1]), "o", c=colour)
+        plain.plot(x, y, "o", label=label, **look)
+        normal.plot(*_probit(np.array([x]), ends[0]), *_probit(np.array([1 - y]), ends[1]), "o", **look)
     for axis in (plain, normal):
         axis.set_xlabel("strangers that are accepted")
         axis.grid(alpha=0.3)

@@ -1,5 +1,7 @@
 """Segments of cover-song identification: where they are cut, which count, what they hold."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -109,6 +111,18 @@ def test_training_has_a_hop_of_its_own():
         whole = batch(lengths=(150, 150, 150))
         few, many = made.train().segments(whole)[0].shape[1], made.eval().segments(whole)[0].shape[1]
     assert few == (many + 1) // 2
+
+
+def test_an_excerpt_holds_so_many_seconds_of_sound():
+    """Vectors that begin within them would reach beyond."""
+    words = ["task.query_seconds=30", "task.reference_seconds=5"]
+    for made, expected in (
+        (task(*words), (30 - 3.84, 5 - 3.84)),
+        (task(*words, "task.segment=null", "pooling=mean"), (10.0, 0.0)),
+        (task("task.segment=null", "pooling=mean"), (None, None)),
+    ):
+        made.data = SimpleNamespace(plan=SimpleNamespace(span=20.0))
+        assert made.excerpts() == pytest.approx(expected)
 
 
 def test_projection_and_norm():

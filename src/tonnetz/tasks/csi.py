@@ -90,7 +90,7 @@ class CSI(Task):
             if value is not None and value <= 0:
                 raise UserError(f"task.{name}={value}: must be above 0, or null")
         self.matching = Matching(distance, reduction, self._turns(transpositions, bool(dim)))
-        self.excerpts = tuple(s and max(0.0, s - (segment or 0.0)) for s in (query_seconds, reference_seconds))
+        self.seconds = query_seconds, reference_seconds
         self.rounds, self.compat, self.projection_method = rounds, compat, projection
         self.vectors = nn.ModuleDict()  # set of tracks -> what its evaluation gathers
 
@@ -228,11 +228,16 @@ class CSI(Task):
         metric.reset()
         if not len(found):
             return {}
-        facts = {"rounds": rounds, "compat": self.compat, "seconds": self.excerpts, **self.data.roles(split)}
+        facts = {"rounds": rounds, "compat": self.compat, "seconds": self.excerpts(), **self.data.roles(split)}
         result = evaluate(found, self.matching, **facts)
         names = self.data.split(split).select("id", "work").with_row_index("row")
         self.outcome[name] = {"result": result, "names": names}
         return result.values
+
+    def excerpts(self) -> tuple[float | None, ...]:
+        """Seconds from the first to the last start of the vectors of a query and of a reference; None for all."""
+        each = self.segment or self.data.plan.span  # what one vector stands for
+        return tuple(s and max(0.0, s - each) for s in self.seconds)
 
     def baselines(self, data: Any) -> dict[str, dict[str, float]]:
         """What chance and methods without training reach on the same test set."""
