@@ -70,6 +70,25 @@ def test_fit_resume_test_and_embed(fewshot, cli, instruments):
     assert vectors.status == 0, vectors.err
 
 
+def test_whitening_is_learned_in_training_and_kept(fewshot, cli):
+    done = fewshot("trainer.max_epochs=1", "task.whiten=0.2")
+    assert done.status == 0, done.err
+    best = done.folder / "checkpoints" / "best.ckpt"
+    weights = torch.load(best, weights_only=True)["state_dict"]
+    assert weights["whitening.fitted"]
+    assert (weights["whitening.matrix"] - torch.eye(16)).abs().max() > 0.1
+    again = cli("job=test", f"ckpt={best}", "data.workers=0", "trainer=cpu", run="again")
+    found, expected = (run.json("metrics.json")["test"]["accuracy"] for run in (again, done))
+    assert found == pytest.approx(expected)
+
+
+def test_what_is_not_trained_is_whitened_and_tested(fewshot):
+    done = fewshot("model=frames", "frontend=mfcc", "task.dim=null", "pooling=mean_std", "task.whiten=0.5")
+    assert done.status == 0, done.err
+    assert "nothing is trained" in done.out
+    assert done.json("metrics.json")["test"]["accuracy"] > 1 / 3
+
+
 def test_the_classes_of_a_test_are_those_that_training_never_saw(fewshot):
     done = fewshot("trainer.max_epochs=1")
     checkpoint = torch.load(done.folder / "checkpoints" / "last.ckpt", weights_only=True)

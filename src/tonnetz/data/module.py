@@ -385,7 +385,7 @@ class AudioData(L.LightningDataModule):
     def windows_of(self, frame: pl.DataFrame) -> Loader:
         """Windows that cover some rows of the table, whatever their split; `row` counts them."""
         data = copy(self)  # the same prepared audio and features, another choice of tracks
-        data._table = frame.with_columns(split=pl.lit("test"))
+        data.given, data._table = self.spec, frame.with_columns(split=pl.lit("test"))
         return data.windows("test", alone=True)
 
     def val_dataloader(self) -> Loader | list[Any]:

@@ -51,7 +51,7 @@ def run(cfg: DictConfig, run: Run) -> float:
     trainer = build_trainer(
         cfg, logger=logger, callbacks=callbacks, default_root_dir=run.folder, enable_model_summary=False
     )
-    parameters = sum(p.numel() for p in experiment.task.parameters())
+    parameters = sum(p.numel() for p in experiment.task.parameters() if p.requires_grad)
     print(f"{parameters:,} parameters; run folder {run.folder}")
     with interrupt:
         start = time.time()
