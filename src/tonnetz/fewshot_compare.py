@@ -15,7 +15,8 @@ KEYS = ("setting", "seed", "head", "shots", "kind", "episode")
 LOWER = ("severity", "height", "severity_padded", "crm_severity", "crm_height", "ece", "fpr95")  # less is better
 BOUNDS = ("_low", "_high")
 EQUAL = 1e-9  # margins up to it are rounding
-NONE = Difference(*[float("nan")] * 5, n=0)
+NAN = float("nan")
+NONE = Difference(NAN, NAN, NAN, NAN, NAN, 0)
 
 
 def measured(frame: pl.DataFrame) -> list[str]:
@@ -157,7 +158,7 @@ def instruments(answers: pl.DataFrame, reference: str) -> pl.DataFrame:
 
 
 def _numbers(column: pl.Series) -> Tensor:
-    return torch.tensor(column.cast(pl.Float64).fill_null(float("nan")).to_list(), dtype=torch.float64)
+    return torch.tensor(column.cast(pl.Float64).fill_null(NAN).to_list(), dtype=torch.float64)
 
 
 def _codes(column: pl.Series) -> Tensor:

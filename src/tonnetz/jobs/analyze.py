@@ -93,7 +93,7 @@ def _answers(folder: Path, answers: pl.DataFrame, reference: str, rounds: int) -
 
 def _draw(folder: Path, heads: pl.DataFrame, episodes: pl.DataFrame, metrics: Sequence[str]) -> None:
     """Box plots of each metric over shots, and over settings at most shots."""
-    most = heads["shots"].max()
+    most = int(str(heads["shots"].max()))
     for metric in metrics:
         boxes: dict[str, dict[int, list[float]]] = {}
         means = compare.mean_episodes(episodes, metric).with_columns(pl.col("value").fill_null(float("nan")))
@@ -102,7 +102,7 @@ def _draw(folder: Path, heads: pl.DataFrame, episodes: pl.DataFrame, metrics: Se
         last = heads.filter(pl.col("shots") == most)
         runs = {name: last.filter(pl.col("setting") == name)[metric].to_list() for name in boxes}
         save(shots_boxes(boxes, metric), folder / f"{metric}_shots.png")
-        at_most = {name: mine[int(str(most))] for name, mine in boxes.items()}
+        at_most = {name: mine[most] for name, mine in boxes.items()}
         save(settings_boxes(at_most, runs, f"{metric}, {most} shots"), folder / f"{metric}_settings.png")
 
 
