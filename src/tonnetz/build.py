@@ -42,6 +42,9 @@ FREE = (
     "task.projection",
     "task.evaluation",
     "task.heads",
+    "task.bank",
+    "task.neighbours",
+    "task.kin",
 )
 SHARED = ("encoder.", "pooling.", "projection.")  # weights that have no row for a class or work
 

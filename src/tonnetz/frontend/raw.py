@@ -12,7 +12,7 @@ class Raw(Frontend):
     audio.
     """
 
-    def __init__(self, sample_rate: int = 16000) -> None:
+    def __init__(self, sample_rate: int = 22050) -> None:
         """Sample rate in Hz."""
         super().__init__(sample_rate, hop=1, channels=1, bins=1, params={"sample_rate": sample_rate})
 

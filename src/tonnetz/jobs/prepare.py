@@ -28,6 +28,8 @@ def summary(data: AudioData) -> dict[str, object]:
         "fingerprint": fingerprint(table),
         "tracks": {name: int((table["split"] == name).sum()) for name in SPLITS},
         "hours": round(float(table["duration"].sum()) / 3600, 3),
+        "coverage": {corpus.name: corpus.coverage for corpus in data.corpora if corpus.coverage},
+        "partition": data.partition,
     }
 
 
@@ -43,6 +45,8 @@ def show(data: AudioData) -> None:
         found.add_row(str(corpus), *counts, f"{rows['duration'].sum() / 3600:.2f}")
     console = Console()
     console.print(found)
+    for note in data.notes:
+        console.print(note)
     long = table.select("split", "labels").explode("labels").drop_nulls("labels")
     if not long.height:
         return

@@ -159,7 +159,7 @@ def find_units(frames: Mapping[str, pl.DataFrame], column: str | None) -> Units:
         if frame[column].null_count():
             raise UserError(f"job.unit={column}: is empty for some tracks; choose another column")
     return {
-        split: torch.from_numpy(frame[column].rank("dense").cast(pl.Int64).to_numpy())
+        split: torch.from_numpy(frame[column].rank("dense").cast(pl.Int64).to_numpy(writable=True))
         for split, frame in frames.items()
     }
 
