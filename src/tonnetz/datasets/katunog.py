@@ -39,7 +39,7 @@ class Katunog(Corpus):
         root: the folder.
         names: ``english`` or ``local`` names as labels, of instruments that instruments.json knows.
         download: fetch what is not there yet from the web interface.
-        url: where that is.
+        url: where that is; null takes the institute's address.
         split: put every recording into this split.
     """
 
@@ -52,12 +52,13 @@ class Katunog(Corpus):
         *,
         names: str = "english",
         download: bool = False,
-        url: str = URL,
+        url: str | None = None,
         split: str | None = None,
     ) -> None:
         super().__init__(root, split=split)
         if names not in ("english", "local"):
             raise UserError(f"data.corpus.names={names}: known are english, local")
+        url = url or URL
         if not url.startswith(("https://", "http://")):
             raise UserError(f"data.corpus.url={url}: must begin with https:// or http://")
         self.names, self.download, self.url = names, download, url.rstrip("/")
