@@ -27,7 +27,6 @@ from tonnetz.heads import BDCSPN, KNN, TIM, BaselinePP, Head, LogisticRegression
 from tonnetz.lineage import Place, families, lines, nearest_family, place_of, some, table
 from tonnetz.measure import Measure
 from tonnetz.metrics.openset import back_off
-from tonnetz.open_set import equal_error
 from tonnetz.taxonomy import Taxonomy
 
 FORMAT = 1
@@ -44,19 +43,20 @@ HEADS: dict[str, Callable[[], Head]] = {  # others, by the names that they have 
 LIKE = 1e-3  # distance of vectors of unit length below which two examples are one
 NEAR = 0.75  # of the spread of their examples: prototypes nearer than that nearly coincide
 UNKNOWN, UNSURE = "unknown", "unsure"
-HOW = "equal error of examples left out, with their class known and unknown"
+ACCEPT = 0.9  # of left-out examples are nearer than the threshold
 
 
 @dataclass(frozen=True)
 class Limit:
     """A distance beyond which a vector is of no enrolled class; None where nothing tells.
 
-    `error` is the share of left-out examples that it rejects, about equal to the share that it would accept if their
-    class had not been enrolled.
+    `accepted` is the share of left-out examples that are nearer than that, `passed` the share that would be if their
+    whole class were left out.
     """
 
     distance: float | None
-    error: float | None
+    accepted: float | None
+    passed: float | None
 
 
 @dataclass(frozen=True)
@@ -227,12 +227,12 @@ class Enrolment:
             {**asdict(place), "count": int(self.count[i]), "accuracy": _known(accuracy[i]), "spread": _known(spread[i])}
             for i, place in enumerate(self.places)
         ]
-        limits = {name: asdict(limit) for name, limit in self.limits.items()}
+        limits = {kind: asdict(self.limit(kind)) for kind in ("file", "window")}
         return {
             "format": FORMAT,
             "facts": self.facts,
             "accuracy": _known(float(self.right[self.shared].double().mean())),
-            "reject": {**limits, "how": HOW},
+            "reject": {**limits, "how": f"the distance within which {ACCEPT:.0%} of left-out examples lie"},
             "classes": classes,
             "examples": [asdict(example) for example in self.examples],
         }
@@ -278,15 +278,19 @@ class Enrolment:
         return (torch.bincount(self.code, own, len(self.names)) / self.count).masked_fill(self.count < 2, torch.nan)
 
     @cached_property
-    def limits(self) -> dict[str, Limit]:
-        """Reject thresholds for whole files and for windows, whose distances are larger."""
+    def left_out_windows(self) -> Tensor:
+        """The same (M, C) for the windows of each example."""
         asked = self.measure.points(self.windows)
-        windows = self.measure.left_out(self.points, self.code, len(self.names), asked, self.row)
-        shared = self.shared
-        return {
-            "file": _limit(self.left_out[shared], self.code[shared]),
-            "window": _limit(windows[shared[self.row]], self.code[self.row][shared[self.row]]),
-        }
+        return self.measure.left_out(self.points, self.code, len(self.names), asked, self.row)
+
+    def limit(self, kind: str = "file", accept: float = ACCEPT) -> Limit:
+        """The reject threshold of a ``file``, or of a ``window``, whose distances are larger.
+
+        The distance within which the share `accept` of the left-out examples (their windows) find a prototype.
+        """
+        away, row = (self.left_out, slice(None)) if kind == "file" else (self.left_out_windows, self.row)
+        kept, code = self.shared[row], self.code[row]
+        return _limit(away[kept], code[kept], accept)
 
     def warnings(self) -> list[str]:
         """What is doubtful about the classes: too few or repeated examples, prototypes that nearly coincide."""
@@ -311,8 +315,8 @@ class Enrolment:
         away = self.measure.away(self.prototypes, self.prototypes)
         spread = self.spread
         both = (spread[:, None] + spread) / 2  # NaN for classes with one example
-        squared = 2 if self.measure.distance == "squared" else 1
-        near = torch.triu(away < NEAR**squared * both, 1)
+        power = 2 if self.measure.distance in ("squared", "cosine") else 1  # these grow with the square of the way
+        near = torch.triu(away < NEAR**power * both, 1)
         return [
             f"{self.names[i]} and {self.names[j]}: their prototypes nearly coincide; give other examples, or join them"
             for i, j in near.nonzero().tolist()
@@ -377,19 +381,15 @@ def head_of(name: str) -> Head:
     return HEADS[name]()
 
 
-def _limit(left_out: Tensor, code: Tensor) -> Limit:
-    """The threshold of distances (N, C) of left-out examples of classes (N,).
-
-    Examples as they are found are kin; the nearest of the other classes is what they would find as strangers.
-    """
+def _limit(left_out: Tensor, code: Tensor, accept: float) -> Limit:
+    """The threshold of distances (N, C) of left-out examples of classes (N,)."""
+    if not len(code):
+        return Limit(None, None, None)
     kin = left_out.min(1).values
-    stranger = left_out.scatter(1, code[:, None], torch.inf).min(1).values
-    distance, error = equal_error(kin.numpy(), stranger.numpy())
-    if distance != distance:
-        return Limit(None, None)
-    above = torch.cat([kin, stranger])
-    above = above[above > distance]
-    return Limit((distance + float(above.min())) / 2 if len(above) else distance, error)  # halfway to the next one
+    stranger = left_out.scatter(1, code[:, None], torch.inf).min(1).values  # what it would find as one
+    distance = kin.quantile(accept)
+    accepted, passed = (float((values <= distance).double().mean()) for values in (kin, stranger))
+    return Limit(float(distance), accepted, passed)
 
 
 def _known(value: float) -> float | None:

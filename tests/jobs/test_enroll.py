@@ -201,11 +201,11 @@ def test_classes_that_the_tree_lacks_are_hinted_and_attached(ask, place, tmp_pat
     shutil.copytree(place / "examples" / "piano", tmp_path / "in" / "piano")
     done = ask("job=enroll", f"job.examples={tmp_path / 'in'}", protos=tmp_path / "a.protos")
     assert done.status == 0, done.err
-    assert "did you mean 'violin'?" in done.out
+    assert "did you mean 'violin'? Attached to chordophones, the nearest family" in done.out
     assert Enrolment.load(tmp_path / "a.protos").places[1].node == "chordophones"
     words = "job=enroll", f"job.examples={tmp_path / 'in'}", "job.attach=false"
     done = ask(*words, protos=tmp_path / "b.protos", run="alone")
-    assert "it stands alone" in done.out
+    assert "It stands alone" in done.out
     assert Enrolment.load(tmp_path / "b.protos").places[1].node is None
 
 
@@ -405,6 +405,7 @@ def test_prototypes_of_another_encoder_are_refused(ask, place, questions, protos
         (["job=classify", "job.inputs=EXAMPLES", "job.head=svm"], "job.head=svm"),
         (["job=classify", "job.inputs=EXAMPLES", "job.smooth=2"], "job.smooth=2"),
         (["job=classify", "job.inputs=EXAMPLES", "job.mass=0"], "job.mass=0"),
+        (["job=classify", "job.inputs=EXAMPLES", "job.accept=1.5"], "job.accept=1.5"),
         (["job=classify", "job.inputs=EXAMPLES", "job.reject=2"], "job.reject=2"),
         (["job=classify", "job.inputs=EXAMPLES", "job.threshold=-1"], "job.threshold=-1"),
         (["job=classify", "job.inputs=EXAMPLES", "job.hop=0"], "job.hop=0"),

@@ -56,7 +56,7 @@ def run(cfg: DictConfig, run: Run) -> None:
     if cfg.job.truth:
         known = [truth[row] for row in rows.tolist()]
         tell(recognise(enrolment, results, distances, known), run)
-    print(f"{len(results)} of {len(paths)} files: {run.folder / 'classify.csv'}, labels for Audacity: labels/")
+    print(f"{len(results)} of {len(paths)} files: {run.folder / 'classify.csv'}; for Audacity: {run.folder / 'labels'}")
     run.facts["files"] = {"classified": len(results), "bad": len(errors)}
     report_bad(errors, run.folder, experiment.cfg.data.on_error, len(results))
 
@@ -68,8 +68,9 @@ def check_keys(cfg: DictConfig) -> list[str]:
         raise UserError("job.inputs is missing: give files, folders or CSV files, job.inputs=[FILE,FOLDER]")
     if job.head != OWN:
         head_of(job.head)
-    if not 0 < job.mass <= 1:
-        raise UserError(f"job.mass={job.mass}: must be above 0, at most 1")
+    for key in ("mass", "accept"):
+        if not 0 < job[key] <= 1:
+            raise UserError(f"job.{key}={job[key]}: must be above 0, at most 1")
     if job.threshold is not None and job.threshold < 0:
         raise UserError(f"job.threshold={job.threshold}: must be a distance, 0 or more, or null for the file's")
     if job.truth not in (None, "folders"):
@@ -112,7 +113,7 @@ def limit_of(enrolment: Enrolment, kind: str, job: Any) -> float | None:
     """The distance beyond which a file or a window is unknown; None for none."""
     if not job.reject:
         return None
-    return enrolment.limits[kind].distance if job.threshold is None else float(job.threshold)
+    return enrolment.limit(kind, job.accept).distance if job.threshold is None else float(job.threshold)
 
 
 def _scored(enrolment: Enrolment, vectors: Tensor, job: Any) -> tuple[Tensor, Tensor]:

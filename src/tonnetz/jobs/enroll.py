@@ -188,14 +188,15 @@ def show(enrolment: Enrolment, path: Path, doubts: Sequence[str]) -> None:
     if bool(enrolment.shared.any()):
         right = enrolment.right[enrolment.shared].double().mean()
         print(f"{right:.1%} of {int(enrolment.shared.sum())} examples are recognised when left out; ", end="")
-    print(threshold(enrolment.limits["file"]))
+    print(threshold(enrolment.limit()))
 
 
 def threshold(limit: Limit) -> str:
     """What the reject threshold is, in a sentence."""
-    if limit.distance is None or limit.error is None:
+    if limit.distance is None or limit.accepted is None or limit.passed is None:
         return "nothing tells what is unknown: classes have one example"
-    return f"unknown is what lies beyond {limit.distance:.4g}, as {limit.error:.0%} of them do"
+    numbers = f"{1 - limit.accepted:.0%} of them do; with their class unknown, {1 - limit.passed:.0%}"
+    return f"unknown is what lies beyond {limit.distance:.4g} ({numbers})"
 
 
 def _place(enrolment: Enrolment, i: int) -> str:
@@ -213,10 +214,8 @@ def _strays(enrolment: Enrolment) -> list[str]:
         try:
             enrolment.tree.resolve(place.name)
         except UserError as error:
-            home = f"attached to {place.node}, the nearest family" if place.attached else "stands alone"
-            found.append(f"{error}; it {home}" if "did you mean" in str(error) else f"{_head(error)}; it {home}")
+            reason, _, hint = str(error).partition("; ")
+            hint = f"; {hint}" if hint.startswith("did you mean") else "."  # the first names of a tree help nobody
+            home = f"Attached to {place.node}, the nearest family" if place.attached else "It stands alone"
+            found.append(f"{reason}{hint} {home}")
     return found
-
-
-def _head(error: UserError) -> str:
-    return str(error).partition(";")[0]  # the first twenty names of a tree help nobody
