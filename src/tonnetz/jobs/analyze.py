@@ -194,10 +194,15 @@ def show(rows: Sequence[Mapping[str, Any]], metric: str, groups: Mapping[str, Se
     from rich.table import Column, Table
 
     header = list(dict.fromkeys(key for row in rows for key in row if key not in ("setting", "of")))
+    if "p recordings" in header:
+        header.remove("p episodes")  # analysis.md has both
+    shots = [key for key in header if key.endswith("-shot")]
     table = Table(Column("setting", min_width=16, overflow="fold"), *header, title=f"{metric}: {folder}")
     for row in rows:
-        cells = [f"{row['runs']} of {row['of']}", *(str(row.get(key, "")) for key in header[1:])]
-        table.add_row(row["setting"], *cells, style=None if row["runs"] == row["of"] else "red")
+        cells = [str(row.get(key, "")) for key in header[1:]]
+        cells = [cell.split(" ")[0] if key in shots[:-1] else cell for key, cell in zip(header[1:], cells, strict=True)]
+        count = f"{row['runs']} of {row['of']}"
+        table.add_row(row["setting"], count, *cells, style=None if row["runs"] == row["of"] else "red")
     Console().print(table)
     print("± over seeds (Student, 95 %); p of the difference at most shots, after Holm")
     for line in _reasons(groups):
