@@ -154,21 +154,22 @@ class FewShot(Task):
 
     def on_validation_start(self) -> None:
         """Learn the whitening of these weights."""
-        self._whiten()
+        if self.whitening.shrinkage is not None:
+            self._learn_base()
 
     def on_test_start(self) -> None:
-        """Learn the whitening of a network that no validation saw."""
-        if not self.whitening.fitted:
-            self._whiten()
+        """Learn from training clips what no validation and no training step did."""
+        if not (self.whitening.fitted if self.whitening.shrinkage is not None else self.center_steps):
+            self._learn_base()
 
     @torch.no_grad()
-    def _whiten(self) -> None:
-        """From training clips of the corpus that is judged; of corpora added for training where there are no others."""
-        if self.whitening.shrinkage is None:
-            return
+    def _learn_base(self) -> None:
+        """Whitening and mean of training clips: of the corpus that is judged, not of those added for training."""
         frame = self.data.split("train")
         own = frame.filter(pl.col("given").is_null())
         frame = own if own["class"].n_unique() > 1 else frame
+        if not frame.height:  # a checkpoint on other data, that has no training clips
+            return
         frame = frame.sample(min(frame.height, CLIPS), seed=0)
         parts, rows = [], []
         for batch in self.data.windows_of(frame):
@@ -177,6 +178,7 @@ class FewShot(Task):
         z = mean_by_row(torch.cat(parts), torch.cat(rows).to(self.device), frame.height)
         codes = frame["class"].rank("dense").cast(pl.Int64).to_torch().to(self.device)
         self.whitening.fit(z, codes)
+        self.center.copy_(self.whitening(z).mean(0))
 
     def _gather(self, stage: str, batch: Batch) -> None:
         z = self.embed(batch)
