@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
 
+FEWSHOT = {"taxonomy", "partition", "episodes", "enroll", "classify", "analyze"}  # jobs on the page of this task
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "extending.md")]
 
 
@@ -46,7 +47,14 @@ def test_links_lead_somewhere(page):
 
 
 def test_the_pages_are_these():
-    assert [page.name for page in PAGES] == ["README.md", "classification.md", "contrastive.md", "csi.md"]
+    assert [page.name for page in PAGES] == [
+        "README.md",
+        "classification.md",
+        "contrastive.md",
+        "csi.md",
+        "fewshot.md",
+        "probing.md",
+    ]
 
 
 def test_the_pages_name_every_member():
@@ -59,7 +67,7 @@ def test_the_pages_name_every_member():
 
 def test_every_job_of_csi_has_a_command_on_its_page():
     page = (ROOT / "docs" / "csi.md").read_text()
-    elsewhere = {"fit", "baseline", "bench", "predict"}  # fit is what no job means; the others know no works
+    elsewhere = {"fit", "baseline", "bench", "predict", "probe", "report", *FEWSHOT}  # fit is what no job means
     for path in (ROOT / "config" / "job").glob("*.yaml"):
         assert path.stem in elsewhere or re.search(rf"main\.py job={path.stem}\b", page), f"job={path.stem}"
 
@@ -72,6 +80,29 @@ def test_every_setting_of_csi_stands_on_its_page():
         for key in keys:
             named = key.endswith("_target_") or re.search(rf"\b{node}\.{re.escape(key)}\b", page)
             assert named, f"{node}.{key} stands not on the page"
+
+
+def test_every_job_of_few_shot_learning_and_probing_has_a_command_on_its_page():
+    for name, jobs in (("fewshot", FEWSHOT), ("probing", {"probe", "report"})):
+        page = (ROOT / "docs" / f"{name}.md").read_text()
+        for job in jobs:
+            assert re.search(rf"main\.py job={job}\b", page), f"job={job}"
+
+
+def test_every_setting_of_few_shot_learning_stands_on_its_page():
+    page = (ROOT / "docs" / "fewshot.md").read_text()
+    task = OmegaConf.load(ROOT / "config" / "task" / "fewshot.yaml").task
+    loss = OmegaConf.load(ROOT / "config" / "loss" / "prototypes.yaml")
+    keys = [f"task.{key}" for key in task] + [f"loss.{key}" for key in loss]
+    keys += [f"task.{node}.{key}" for node in ("plan", "evaluation") for key in task[node]]
+    for key in (key for key in keys if not key.endswith("_target_")):
+        assert re.search(rf"\b{re.escape(key)}\b", page), f"{key} stands not on the page"
+    for head in task.heads:
+        assert f"`{head}`" in page, f"head {head} stands not on the page"
+    for name in FEWSHOT:
+        for key in OmegaConf.load(ROOT / "config" / "job" / f"{name}.yaml"):
+            named = key.startswith("_") or re.search(rf"\bjob\.{key}\b", page)
+            assert named, f"job.{key} of job={name} stands not on the page"
 
 
 def test_pictures_are_shown_and_small():
