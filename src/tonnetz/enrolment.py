@@ -286,11 +286,14 @@ class Enrolment:
     def limit(self, kind: str = "file", accept: float = ACCEPT) -> Limit:
         """The reject threshold of a ``file``, or of a ``window``, whose distances are larger.
 
-        The distance within which the share `accept` of the left-out examples (their windows) find a prototype.
+        The distance within which the share `accept` of the left-out examples find a prototype; of windows, each counts
+        as its share of its example, so that long ones do not settle it alone.
         """
-        away, row = (self.left_out, slice(None)) if kind == "file" else (self.left_out_windows, self.row)
-        kept, code = self.shared[row], self.code[row]
-        return _limit(away[kept], code[kept], accept)
+        whole = kind == "file"
+        away, row = (self.left_out, torch.arange(len(self.code))) if whole else (self.left_out_windows, self.row)
+        weight = self.shared.double()[row] / torch.bincount(row)[row]
+        kept = weight > 0
+        return _limit(away[kept], self.code[row][kept], weight[kept] / weight.sum(), accept)
 
     def warnings(self) -> list[str]:
         """What is doubtful about the classes: too few or repeated examples, prototypes that nearly coincide."""
@@ -381,14 +384,16 @@ def head_of(name: str) -> Head:
     return HEADS[name]()
 
 
-def _limit(left_out: Tensor, code: Tensor, accept: float) -> Limit:
-    """The threshold of distances (N, C) of left-out examples of classes (N,)."""
+def _limit(left_out: Tensor, code: Tensor, weight: Tensor, accept: float) -> Limit:
+    """The threshold of distances (N, C) of left-out examples of classes (N,), whose weights (N,) sum to 1."""
     if not len(code):
         return Limit(None, None, None)
     kin = left_out.min(1).values
     stranger = left_out.scatter(1, code[:, None], torch.inf).min(1).values  # what it would find as one
-    distance = kin.quantile(accept)
-    accepted, passed = (float((values <= distance).double().mean()) for values in (kin, stranger))
+    ranked, order = kin.sort()
+    enough = weight[order].cumsum(0) >= accept - 1e-9  # sums of weights are not exact
+    distance = ranked[int(enough.int().argmax())]
+    accepted, passed = (float(weight[values <= distance].sum()) for values in (kin, stranger))
     return Limit(float(distance), accepted, passed)
 
 

@@ -189,9 +189,10 @@ def _cells(item: Mapping[str, Any]) -> list[Any]:
 def show(results: Sequence[dict[str, Any]], most: int) -> None:
     """Print a row a file."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("file", "answer", "likeliest", "probability", "distance", "along time")
+    heads = ("file", "answer", "likeliest", "probability", "distance", "along time")
+    table = Table(*(Column(name, overflow="fold") for name in heads))
     for item in results[:most]:
         track = ", ".join(f"{s['label']} {s['start']:.1f}-{s['end']:.1f}" for s in item["segments"][:3])
         more = ", ..." * (len(item["segments"]) > 3)
@@ -205,9 +206,10 @@ def show(results: Sequence[dict[str, Any]], most: int) -> None:
 def tell(found: Recognition, run: Run) -> None:
     """Print and write how the answers agree with the folders."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("folder", *found.columns, "right", "rejected", title="folders (rows) and answers of files")
+    heads = ("folder", *found.columns, "right", "rejected")
+    table = Table(*(Column(name, overflow="fold") for name in heads), title="likeliest class, or unknown, by folder")
     for row in found.classes:
         right = "" if row["accuracy"] is None else f"{row['accuracy']:.0%}"
         counts = (str(row["answers"][name]) for name in found.columns)

@@ -171,9 +171,10 @@ def plan_for(
 def show(enrolment: Enrolment, path: Path, doubts: Sequence[str]) -> None:
     """Print the classes with their places, their accuracy when each example is left out, and what is doubtful."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("class", "in the tree", "examples", "seconds", "recognised when left out", "spread", title=str(path))
+    heads = ("class", "in the tree", "examples", "seconds", "recognised when left out", "spread")
+    table = Table(*(Column(name, overflow="fold") for name in heads), title=str(path))
     seconds = dict.fromkeys(enrolment.names, 0.0)
     for example in enrolment.examples:
         seconds[example.label] += example.seconds
