@@ -56,7 +56,7 @@ def curves(genuine: np.ndarray, impostor: np.ndarray, thresholds: Mapping[str, f
     plain.step(false, true, where="post", c="k", lw=1.2)
     plain.plot([0, 1], [0, 1], "k:", lw=0.8)
     plain.set(xlim=(-0.01, 1), ylim=(0, 1.01), ylabel="versions that are accepted")
-    ends = tuple(np.clip(0.5 / len(values), 1e-4, 0.2) for values in (impostor, genuine))  # no rate of so many can be finer
+    ends = tuple(np.clip(0.5 / len(values), 1e-4, 0.2) for values in (impostor, genuine))  # no finer rate
     normal.plot(_probit(false, ends[0]), _probit(1 - true, ends[1]), c="k", lw=1.2)
     for setter, limit, low in (
         (normal.set_xticks, normal.set_xlim, ends[0]),
