@@ -73,6 +73,17 @@ def measures(found: Answers, ladder: Ladder, mass: float = 0.75, levels: Tensor 
     return values
 
 
+def by_origin(found: Answers, seen: Tensor) -> dict[str, float]:
+    """Accuracy on clips of classes that training saw (K,) and of new ones, their harmonic mean; {} where one lacks."""
+    said, true = (codes[found.asked] for codes in found.codes())
+    old = seen[true]
+    if old.all() or not old.any():
+        return {}
+    base, novel = (float((said == true)[mine].double().mean()) for mine in (old, ~old))
+    harmonic = 2 * base * novel / max(base + novel, 1e-12)
+    return {"accuracy_base": base, "accuracy_novel": novel, "accuracy_harmonic": harmonic}
+
+
 def _basic(found: Answers, said: Tensor, goal: Tensor, ladder: Ladder) -> dict[str, float]:
     interval = mean_interval(found.accuracy)
     bad = hierarchy.severity(said, goal, ladder.natural)

@@ -60,6 +60,17 @@ def test_a_checkpoint_keeps_its_partition_and_tests_what_it_never_saw():
     assert splits == {**known, "tuba": "test"}
 
 
+def test_the_test_may_have_recordings_of_training_classes_too():
+    rows = table([(name, None) for name in NAMES] * 10)
+    frame, splits, _ = split_classes(rows.with_columns(group=pl.lit(None, pl.String)), TREE, SIZES, base=0.3)
+    taught = [name for name in NAMES if splits[name] == "train"]
+    lent = frame.filter((pl.col("split") == "test") & pl.col("class").is_in(taught))
+    assert lent["class"].value_counts()["count"].to_list() == [3] * len(taught)
+    assert frame.filter(pl.col("split") == "train").height == 7 * len(taught)
+    with pytest.raises(UserError, match="data.base=1.5"):
+        split_classes(rows, TREE, SIZES, base=1.5)
+
+
 def test_units_are_groups_or_files_or_artists():
     frame = pl.DataFrame({"path": ["a", "a", "b", "c"], "group": [None, None, "g", "g"], "artist": ["x", None, "x", None]})
     assert units(frame, "clip") is None

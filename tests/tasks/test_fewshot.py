@@ -70,6 +70,15 @@ def test_fit_resume_test_and_embed(fewshot, cli, instruments):
     assert vectors.status == 0, vectors.err
 
 
+def test_old_and_new_classes_meet_in_an_episode(fewshot):
+    words = ["data.base=0.75", "task.plan.shots=1", "task.plan.queries=1", "task.evaluation.queries=3"]
+    done = fewshot("trainer.max_epochs=1", *words)
+    assert done.status == 0, done.err
+    test = done.json("metrics.json")["test"]
+    low, high = sorted([test["accuracy_base"], test["accuracy_novel"]])
+    assert low <= test["accuracy_harmonic"] <= high
+
+
 def test_whitening_is_learned_in_training_and_kept(fewshot, cli):
     done = fewshot("trainer.max_epochs=1", "task.whiten=0.2")
     assert done.status == 0, done.err

@@ -27,6 +27,7 @@ def split_classes(
     held_out: Mapping[str, Sequence[str]] | None = None,
     fixed: Mapping[str, Sequence[str]] | None = None,
     known: Mapping[str, str] | None = None,
+    base: float = 0.0,
 ) -> tuple[pl.DataFrame, dict[str, str], list[str]]:
     """Give every track the split of its class; returns the table with a column class, class -> split, and a report.
 
@@ -40,7 +41,12 @@ def split_classes(
         sizes: fractions of the classes by split.
         level, held_out, fixed, seed: of `tonnetz.partition.partition`.
         known: class -> split of a checkpoint; classes that it does not know were never seen and go to test.
+        base: share of the recordings of every training class that the test gets, for episodes of old and new classes.
+
+    Raises UserError for a share that is none.
     """
+    if not 0 <= base < 1:
+        raise UserError(f"data.base={base}: must be from 0 up, and below 1")
     frame = frame.with_columns(_class(frame, tree))
     open_rows = frame.filter(pl.col("given").is_null() & pl.col(CLASS).is_not_null())
     counts = dict(open_rows.group_by(CLASS).len().sort(CLASS).iter_rows())
@@ -50,6 +56,8 @@ def split_classes(
     own = pl.col(CLASS).replace_strict(splits, default=None, return_dtype=pl.String)
     stays = pl.col("given").is_null() | (pl.col("given") == own)
     frame = frame.with_columns(split=pl.when(stays).then(own))
+    if base:
+        frame = _lend(frame, base, seed)
     lost = frame.filter(pl.col("split").is_null())
     if lost.height:
         report = [*report, f"{lost.height} tracks left out: {_reasons(lost)}"]
@@ -93,6 +101,20 @@ def _claims(frame: pl.DataFrame, splits: Mapping[str, str]) -> dict[str, str]:
     for name, given in rows.select(CLASS, "given").unique().sort(CLASS, "given").iter_rows():
         found[name] = max(found.get(name, given), given, key=order.__getitem__)
     return found
+
+
+def _lend(frame: pl.DataFrame, share: float, seed: int) -> pl.DataFrame:
+    """Give some recordings of every training class to the test; one at least goes, and one stays."""
+    unit = pl.Series("unit", units(frame, "track"))
+    frame = frame.with_columns(unit)
+    open_rows = frame.filter((pl.col("split") == "train") & pl.col("given").is_null())
+    random = np.random.default_rng([seed, 4])
+    lent: list[int] = []
+    for (_,), rows in sorted(open_rows.group_by(CLASS), key=lambda item: str(item[0][0])):
+        mine = random.permutation(rows["unit"].unique().sort().to_numpy())
+        lent += mine[: min(max(1, int(share * len(mine))), len(mine) - 1)].tolist()
+    away = pl.col("unit").is_in(lent) & (pl.col("split") == "train")
+    return frame.with_columns(split=pl.when(away).then(pl.lit("test")).otherwise("split")).drop("unit")
 
 
 def _reasons(lost: pl.DataFrame) -> str:

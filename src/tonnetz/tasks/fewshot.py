@@ -18,7 +18,7 @@ from tonnetz.errors import UserError
 from tonnetz.fewshot import Protocol, answer, gather, mean_by_row, parts_of
 from tonnetz.fewshot_report import head_rows, outline, show_heads, write_space, write_tables
 from tonnetz.heads import SimpleShot
-from tonnetz.judging import Ladder, chance, measures
+from tonnetz.judging import Ladder, by_origin, chance, measures
 from tonnetz.metrics.vectors import Vectors
 from tonnetz.tasks.base import Batch, Task
 from tonnetz.taxonomy import Taxonomy
@@ -248,6 +248,7 @@ class FewShot(Task):
         own = answers[most][OWN]
         values = measures(own, ladder, self.protocol.mass, self._node_logits(z, episodes, ladder))
         values |= {f"accuracy_{n}shot": float(found[OWN].accuracy.mean()) for n, found in answers.items()}
+        values |= by_origin(own, torch.tensor([name in self.spec.groups for name in pool.names]))
         self.log_dict({f"test/{name}": float(value) for name, value in values.items()})
         kept = {"own": own, "ladder": ladder, "answers": answers, "z": z.cpu(), "episodes": episodes}
         self.outcome["test"] = {"values": values, "per_class": {}, **kept}
