@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,15 +19,29 @@ from tonnetz.frontend.base import Frontend, reflect
 
 FOLDER = Path(__file__).parents[2] / "config" / "frontend"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+# a YAML file that holds other values than the defaults of its class
+PRESETS = {"mfcc_wide": {"n_fft": 2048, "hop": 512, "mels": 128, "fmin": 0.0}}
 
 
-def build(name: str) -> Frontend:
-    return instantiate(OmegaConf.load(FOLDER / f"{name}.yaml"))
+@cache
+def build(name: str, **changes: Any) -> Frontend:
+    """Return the front-end of a YAML file, made once: it has no state."""
+    return instantiate(OmegaConf.load(FOLDER / f"{name}.yaml"), **changes)
 
 
 def test_folder_has_every_frontend() -> None:
     targets = {OmegaConf.load(FOLDER / f"{name}.yaml")["_target_"].rsplit(".", 1)[1] for name in NAMES}
-    assert targets >= {"Raw", "LogMel", "MFCC", "CQT", "MultiSpec", "CoverHunterCQT", "ClewsCQT", "HCQT"}
+    assert targets >= {
+        "Raw",
+        "LogMel",
+        "MelMagnitude",
+        "MFCC",
+        "CQT",
+        "MultiSpec",
+        "CoverHunterCQT",
+        "ClewsCQT",
+        "HCQT",
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -33,7 +49,10 @@ def test_yaml_holds_the_signature_defaults(name: str) -> None:
     config = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
     signature = inspect.signature(get_class(config.pop("_target_"))).parameters
     defaults = {key: parameter.default for key, parameter in signature.items()}
-    assert config == {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
+    expected = {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
+    changed = PRESETS.get(name, {})
+    assert config == expected | changed
+    assert all(expected[key] != value for key, value in changed.items()), "a preset names what it changes only"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -89,9 +108,8 @@ def test_params_rebuild_the_same_frontend(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if "mean_size" in OmegaConf.load(FOLDER / f"{name}.yaml")])
 @pytest.mark.parametrize("size", [100, 6400, 16001])
 def test_mean_size_is_the_mean_of_groups(name: str, size: int) -> None:
-    config, audio = OmegaConf.load(FOLDER / f"{name}.yaml"), torch.rand(2, 1, size) - 0.5
-    one = instantiate(config, mean_size=1)
-    four = instantiate(config, mean_size=4)
+    audio = torch.rand(2, 1, size) - 0.5
+    one, four = build(name, mean_size=1), build(name, mean_size=4)
     raw = one.compute(audio)
     groups = [raw[..., i : i + 4].mean(-1) for i in range(0, max(raw.shape[-1] // 4, 1) * 4, 4)]
     expected = four.finish(torch.stack(groups, -1))

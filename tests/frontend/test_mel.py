@@ -1,13 +1,17 @@
-"""LogMel and MFCC against librosa; tolerance 1e-3 dB (float32 FFTs of two libraries)."""
+"""LogMel, MFCC and MelMagnitude against librosa; tolerance 1e-3 dB (float32 FFTs of two libraries)."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import librosa
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
-from tonnetz.frontend import MFCC, LogMel
+from tonnetz.frontend import MFCC, LogMel, MelMagnitude
 
 
 def noise(size: int, seed: int = 0) -> np.ndarray:
@@ -49,6 +53,32 @@ def test_mfcc() -> None:
     ours = MFCC(mels=80, bins=13)(torch.from_numpy(y)[None, None])[0, 0]
     expected = librosa.feature.mfcc(S=librosa_db(y, 16000, 1024, 320, 80, 30.0, 8000.0), n_mfcc=13)
     np.testing.assert_allclose(ours, expected, atol=1e-3)
+
+
+def test_wide_mfcc_is_that_of_librosa_by_default() -> None:
+    y = noise(20011)
+    preset = OmegaConf.load(Path(__file__).parents[2] / "config" / "frontend" / "mfcc_wide.yaml")
+    ours = instantiate(preset)(torch.from_numpy(y)[None, None])[0, 0]
+    power = librosa.feature.melspectrogram(y=y, sr=16000, pad_mode="reflect")
+    expected = librosa.feature.mfcc(S=librosa.power_to_db(power, top_db=None))
+    np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [(300, {}), (16000, {}), (20011, {"n_fft": 1024, "window": 1024, "hop": 256, "bins": 40, "fmin": 60.0})],
+)
+def test_mel_magnitude(size: int, options: dict[str, float]) -> None:
+    y = noise(size)
+    front = MelMagnitude(**options)
+    asked = {"n_fft": 2048, "window": 512, "hop": 128, "bins": 128, "fmin": 0.0} | options
+    names = {"window": "win_length", "hop": "hop_length", "bins": "n_mels"}
+    words = {names.get(key, key): value for key, value in asked.items()}
+    padded = np.pad(y, asked["n_fft"] // 2, mode="reflect")
+    expected = librosa.feature.melspectrogram(y=padded, sr=16000, power=1.0, center=False, **words)
+    ours = front(torch.from_numpy(y)[None, None])[0, 0].numpy()
+    np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-5 * expected.max())
+    assert (ours >= 0).all()
 
 
 def test_silence_is_the_floor() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import soundfile
+import torch
 from safetensors.numpy import load_file
 
 from tests.conftest import RATE, tone
@@ -160,6 +161,48 @@ def test_bench_tells_where_time_goes(cli, corpus):
     assert set(result["seconds_per_batch"]) >= {"loader", "front-end", "forward", "backward", "metric"}
     assert result["reading"]["prepared"] > 0
     assert (done.folder / "figures" / "bench.png").exists()
+
+
+def test_bench_of_episodes(cli, instruments):
+    from tests.tasks.test_fewshot import SMALL
+
+    words = [word for word in SMALL if not word.startswith("job.")]
+    words += ["job=bench", "job.batches=2", "job.warmup=1", "job.decode=false", "job.episodes=3", "job.shots=[1,2]"]
+    done = cli(*words, f"data.root={instruments}")
+    assert done.status == 0, done.err
+    result = done.json("bench.json")
+    assert set(result["seconds_per_batch"]) == {
+        *("loader", "wave augment", "front-end", "spectral augment", "forward", "loss", "backward", "optimizer")
+    }
+    assert result["batch_size"] == 2 * 3 * (2 + 3)  # episodes x ways x clips, not data.batch_size
+    assert 0 < result["loader_and_loss"] < 1
+    assert f"{result['loader_and_loss']:.1%} of a step" in done.out
+    judged = result["episodes"]
+    assert judged["answers"]["compared"] == 2 * 3 * 3 * 4  # settings x episodes x ways x queries
+    assert judged["answers"]["same"] >= 0.9 * judged["answers"]["compared"]
+    assert judged["ratio"] == pytest.approx(judged["again"]["seconds_each"] * 40 / judged["once"]["all"])
+
+
+def test_other_answers_of_clips_embedded_anew_are_an_error():
+    from tonnetz.episode_bench import _same
+    from tonnetz.fewshot import Answers
+
+    def answers(logits):
+        one = torch.ones(len(logits), logits.shape[1], dtype=torch.bool)
+        empty = torch.zeros(len(logits), 0)
+        rows = torch.zeros_like(one, dtype=torch.long)
+        return Answers(logits, rows, one, rows, torch.zeros(len(logits), 3), empty[..., None], empty)
+
+    quick = torch.tensor([[[3.0, 1.0, 0.0], [2.0, 1.999, 0.0]], [[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]]])
+    near, far = quick.clone(), quick.clone()
+    near[0, 1, 1] = 2.001
+    far[1, 0, 1] = 2.5
+    single = [answers(quick[i : i + 1]) for i in (0, 1)]
+    assert _same(answers(quick), single) == (4, 4)
+    assert _same(answers(quick), single[:1]) == (2, 2)
+    assert _same(answers(quick), [answers(near[:1])]) == (1, 2)  # a tie that rounding decides
+    with pytest.raises(RuntimeError, match="1 answers change"):
+        _same(answers(quick), [answers(far[i : i + 1]) for i in (0, 1)])
 
 
 def test_bench_counts_views_without_data(cli):

@@ -17,6 +17,7 @@ from tonnetz import figures
 from tonnetz.ahead import ahead
 from tonnetz.build import Experiment, build, build_augment, connect
 from tonnetz.device import choose_device
+from tonnetz.episode_bench import judging_times, show_judging
 from tonnetz.manifest import Run, write_json
 from tonnetz.metrics.classification import per_row, score
 from tonnetz.quiet import quiet
@@ -28,6 +29,7 @@ STAGES = (
     "front-end",
     "spectral augment",
     "forward",
+    "loss",  # and its gradient, of tasks that compare vectors of a batch
     "backward",
     "optimizer",
     "metric",
@@ -43,19 +45,25 @@ def run(cfg: DictConfig, run: Run) -> None:
         write_json(run.folder / "bench.json", run.facts["bench"])
         return
     experiment = build(cfg)
-    times = step_times(experiment, device, cfg.job.batches, cfg.job.warmup)
-    size = cfg.data.batch_size
+    times, sizes = step_times(experiment, device, cfg.job.batches, cfg.job.warmup)
+    size = float(np.mean(sizes))  # of batches of episodes it is not data.batch_size, and may vary
     median = {name: float(np.median(values)) for name, values in times.items()}
     result: dict[str, Any] = {"device": str(device), "threads": torch.get_num_threads(), "batch_size": size}
     result["seconds_per_batch"] = median
     result["items_per_second"] = {name: size / max(value, 1e-9) for name, value in median.items()}
     _print(result)
+    if "loss" in median:
+        result["loader_and_loss"] = (median["loader"] + median["loss"]) / sum(median.values())
+        print(f"loader, with the drawing of episodes, and loss: {result['loader_and_loss']:.1%} of a step")
+    if cfg.job.episodes:
+        result["episodes"] = judging_times(experiment, device, cfg.job.episodes, cfg.job.shots)
+        show_judging(result["episodes"])
     if cfg.job.decode and experiment.data.plan.source == "audio":
         result["reading"] = reading_rates(experiment, cfg.job.batches)
         _print_reading(result["reading"])
     write_json(run.folder / "bench.json", result)
     figures.save(
-        figures.time_bars(median, f"one training step of {size} on {device}"),
+        figures.time_bars(median, f"one training step of {size:.0f} on {device}"),
         run.folder / "figures" / "bench.png",
     )
     run.facts["bench"] = result
@@ -88,12 +96,19 @@ def views(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
     return result
 
 
-def step_times(experiment: Experiment, device: torch.device, batches: int, warmup: int) -> dict[str, list[float]]:
-    """Seconds of each stage of `batches` training steps, after `warmup` ones; of the loader, what the loop waits."""
+def step_times(
+    experiment: Experiment, device: torch.device, batches: int, warmup: int
+) -> tuple[dict[str, list[float]], list[int]]:
+    """Seconds of each stage of `batches` training steps, after `warmup` ones, and their numbers of excerpts.
+
+    Of the loader, what the loop waits.
+    """
     task: Any = experiment.task.to(device).train()
     optimizer = task.optimizer(task.parameters())
     scored = hasattr(task, "scores")  # tasks that rank do so once an epoch, not batch by batch
-    times: dict[str, list[float]] = {name: [] for name in (STAGES if scored else STAGES[:-1])}
+    absent = {"metric": not scored, "loss": not hasattr(task, "compare")}
+    times: dict[str, list[float]] = {name: [] for name in STAGES if not absent.get(name)}
+    sizes: list[int] = []
     clock = Clock(device)
     bf16 = str(experiment.cfg.trainer.precision).startswith("bf16")
     precision = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
@@ -108,11 +123,8 @@ def step_times(experiment: Experiment, device: torch.device, batches: int, warmu
             batch = task.encoder.features(batch)
         with clock("spectral augment"):
             task.augment.features(batch)  # timed alone; the step below draws its own
-        with clock("forward"), precision:
-            loss = task.loss(batch)
-        with clock("backward"):
-            optimizer.zero_grad()
-            loss.backward()
+        optimizer.zero_grad()
+        _gradients(task, batch, clock, precision)
         with clock("optimizer"):
             optimizer.step()
         if scored:
@@ -120,11 +132,31 @@ def step_times(experiment: Experiment, device: torch.device, batches: int, warmu
                 prob = torch.rand(len(batch["row"]), len(task.spec.classes), device=device)
                 task.scores["valid"].update(prob, batch["label"], batch["row"], batch["start"])
         if step >= warmup:
+            sizes.append(len(batch["row"]))
             for name, seconds in clock.seconds.items():
                 times[name].append(seconds)
     if scored:
         _metric_time(experiment, times, clock)
-    return times
+    return times, sizes
+
+
+def _gradients(task: Any, batch: Any, clock: Clock, precision: Any) -> None:
+    """Forward and backward. A loss on vectors is timed alone: its value and its gradient for the vectors."""
+    if not hasattr(task, "compare"):
+        with clock("forward"), precision:
+            loss = task.loss(batch)
+        with clock("backward"):
+            loss.backward()
+        return
+    with clock("forward"), precision:
+        z = task(batch)
+    with clock("loss"):
+        leaf = z.detach().requires_grad_()
+        with precision:
+            loss = task.compare(leaf, batch)
+        loss.backward()
+    with clock("backward"):
+        z.backward(leaf.grad)
 
 
 def _metric_time(experiment: Experiment, times: dict[str, list[float]], clock: Clock) -> None:
@@ -209,7 +241,7 @@ def _print(result: dict[str, Any]) -> None:
         "ms a batch",
         "share",
         "items/s",
-        title=f"training step, batch {result['batch_size']}, {result['device']}",
+        title=f"training step, batch {result['batch_size']:,.4g}, {result['device']}",
     )
     for name, seconds in result["seconds_per_batch"].items():
         table.add_row(
