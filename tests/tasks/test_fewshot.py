@@ -96,6 +96,8 @@ def test_what_is_not_trained_is_whitened_and_tested(fewshot):
     assert done.status == 0, done.err
     assert "nothing is trained" in done.out
     assert done.json("metrics.json")["test"]["accuracy"] > 1 / 3
+    weights = torch.load(done.folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    assert weights["whitening.fitted"]
 
 
 def test_the_classes_of_a_test_are_those_that_training_never_saw(fewshot):

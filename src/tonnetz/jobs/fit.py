@@ -68,6 +68,7 @@ def run(cfg: DictConfig, run: Run) -> float:
 def _keep_untrained(trainer: Any, experiment: Experiment, folder: Path) -> None:
     """Write the checkpoint of a network that is not trained: it has nothing to learn, or trainer.max_epochs=0."""
     print("nothing is trained: the network is tested as it is")
+    experiment.task.settle()
     trainer.strategy.connect(experiment.task)
     for name in ("best", "last"):
         trainer.save_checkpoint(folder / f"{name}.ckpt", weights_only=True)

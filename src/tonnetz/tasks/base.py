@@ -106,6 +106,9 @@ class Task(L.LightningModule):
         """The sampling plan as this task evaluates it."""
         return plan
 
+    def settle(self) -> None:
+        """Learn what needs no training step, before a network that is not trained is kept."""
+
     def check(self, data: Any) -> None:
         """Raise UserError now for what an evaluation would raise after training."""
 

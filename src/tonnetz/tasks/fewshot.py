@@ -157,6 +157,11 @@ class FewShot(Task):
         if self.whitening.shrinkage is not None:
             self._learn_base()
 
+    def settle(self) -> None:
+        """Learn the whitening of a network as it is."""
+        self.eval()
+        self._learn_base()
+
     def on_test_start(self) -> None:
         """Learn from training clips what no validation and no training step did."""
         if not (self.whitening.fitted if self.whitening.shrinkage is not None else self.center_steps):
