@@ -3,6 +3,7 @@
 import inspect
 import itertools
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tests.conftest import ROOT
 from tonnetz.build import build_task, connect
+from tonnetz.losses.levels import WEIGHTINGS
 from tonnetz.tracks import DataSpec
 
 CONFIG = ROOT / "config"
@@ -67,8 +69,9 @@ def sounds():
     }
 
 
-RAW = {"tiny"}  # backbones that take a front-end without bins
-FIXED = {"ftm2d"}  # backbones without parameters: nothing to train
+# backbones that take a front-end without bins
+RAW = {"tiny", "samplecnn", "samplecnn_xl", "tune", "tune_plus", "tune_hybrid"}
+FIXED = {"ftm2d", "frames"}  # backbones without parameters: nothing to train
 NARROW = {  # the same layers as of full size, only narrower
     "bytecover2": ["model.width=8"],
     "bytecover3": ["model.width=8"],
@@ -77,6 +80,10 @@ NARROW = {  # the same layers as of full size, only narrower
     "dvinet": ["model.width=10"],
     "conformer": ["model.depth=2"],
     "conformer_rotary": ["model.depth=2"],
+    "conv4": ["model.width=16"],
+    "patch_transformer": ["model.depth=1"],
+    "samplecnn_xl": ["model.widths=[16,16,32]"],
+    "short_chunk": ["model.width=16"],
 }
 
 
@@ -86,10 +93,16 @@ def pairs():
             yield frontend, model
 
 
+@cache
+def front(name):
+    """The front-end of a YAML file, made once: it has no state."""
+    return connect(composed(f"frontend={name}").frontend)
+
+
 @pytest.mark.parametrize(("frontend", "model"), pairs())
 def test_every_frontend_and_model_train_a_step(frontend, model):
     config = composed(f"frontend={frontend}", f"model={model}", "augment=none", *NARROW.get(model, []))
-    task = build_task(config, connect(config.frontend), SPEC).train()
+    task = build_task(config, front(frontend), SPEC).train()
     loss = task.loss(task.augment.wave(sounds()))
     loss.backward()
     assert torch.isfinite(loss)
@@ -104,14 +117,73 @@ def test_every_augmentation_and_pooling_train_a_step(pooling, augment):
     assert torch.isfinite(task.loss(task.augment.wave(sounds())))
 
 
+def kind(loss):
+    """What a loss compares: metric, views, episodes; nothing where it takes logits."""
+    return getattr(get_object(OmegaConf.load(CONFIG / "loss" / f"{loss}.yaml")._target_), "kind", "")
+
+
+def losses(of):
+    return [name for name in members("loss") if kind(name) == of]
+
+
+def test_a_task_takes_every_loss():
+    """Those on views are trained in tests/tasks/test_contrastive.py, the others here."""
+    assert {kind(name) for name in members("loss")} == {"", "metric", "views", "episodes"}
+
+
+@pytest.mark.parametrize("loss", losses(""))
+def test_every_loss_on_logits_trains_a_step(loss):
+    config = composed(f"loss={loss}", "model=tiny", "augment=none", "pooling=mean")
+    task = build_task(config, front("logmel"), SPEC).train()
+    task.loss(task.augment.wave(sounds())).backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.encoder.parameters())
+
+
+INSTRUMENTS = replace(SPEC, groups=("cello", "oboe", "violin"))
+
+
+def episodes():
+    """Stored features of two episodes of three classes, each with two clips of support and two that ask."""
+    count = 2 * 3 * 4
+    place = torch.arange(count)
+    return {
+        "features": -80 * torch.rand(count, 1, 64, 60),
+        "lengths": torch.full((count,), 60),
+        "row": place,
+        "episode": place // 12,
+        "slot": place // 4 % 3,
+        "support": (place % 4 < 2).long(),
+        "group": place // 4 % 3,
+    }
+
+
+def fewshot_step(*words):
+    """One training step of task=fewshot, with gradients."""
+    config = composed("task=fewshot", "frontend=logmel", "augment=none", *words)
+    task = build_task(config, front("logmel"), INSTRUMENTS).train()
+    task.log = lambda *args, **keywords: None  # there is no trainer
+    loss = task.loss(task.augment.wave(episodes()))
+    loss.backward()
+    assert torch.isfinite(loss)
+    return task
+
+
+@pytest.mark.parametrize("loss", losses("episodes"))
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_every_loss_on_episodes_trains_a_step(loss, weighting):
+    task = fewshot_step(f"loss={loss}", f"loss.weighting={weighting}", "model=tiny", "pooling=mean")
+    assert task.paths.shape[1] > 1
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.encoder.parameters())
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in task.parameters())
+
+
+@pytest.mark.parametrize("model", sorted(set(members("model")) - FIXED))
+def test_every_model_trains_a_fewshot_step(model):
+    task = fewshot_step(f"model={model}", "pooling=mean", *NARROW.get(model, []))
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.encoder.parameters() if p.requires_grad)
+
+
 WORKS = replace(SPEC, groups=("first", "second"))
-
-
-def metric_losses():
-    for name in members("loss"):
-        target = get_object(OmegaConf.load(CONFIG / "loss" / f"{name}.yaml")._target_)
-        if getattr(target, "kind", "") == "metric":
-            yield name
 
 
 def versions():
@@ -140,7 +212,7 @@ def csi_step(*words):
 PLAIN = ["task.transpositions=1", "task.segment_hop=1.92"]
 
 
-@pytest.mark.parametrize("loss", metric_losses())
+@pytest.mark.parametrize("loss", losses("metric"))
 @pytest.mark.parametrize("segment", ["3.84", "null"])
 def test_every_metric_loss_trains_a_csi_step(loss, segment):
     task = csi_step(f"loss={loss}", "model=tiny", "pooling=mean", f"task.segment={segment}", *PLAIN)

@@ -77,7 +77,7 @@ def test_replacement_keeps_nothing_apart():
 def test_too_few_clips_are_named_with_their_count():
     groups = np.array([0] * 3 + [1] * 30 + [2] * 30)
     short = Pool(groups, None, ["harp", "oboe", "flute"])
-    with pytest.raises(UserError, match="class 'harp' has 3 clips.*5 for support and 12"):
+    with pytest.raises(UserError, match=r"class 'harp' has 3 clips.*5 for support and 12"):
         short.sufficient(5, 12, 2)
     assert short.sufficient(5, 12, 2, "drop").tolist() == [1, 2]
     with pytest.raises(UserError, match=r"ways=3: this split has 2 classes.*oboe, flute"):

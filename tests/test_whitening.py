@@ -57,7 +57,7 @@ def test_it_travels_with_the_weights():
 
 
 def test_mistakes():
-    with pytest.raises(UserError, match="task.whiten=2"):
+    with pytest.raises(UserError, match=r"task.whiten=2"):
         Whitening(3, 2.0)
     with pytest.raises(UserError, match="no training class has two clips"):
         whitening_matrix(torch.randn(3, 2), torch.arange(3), 0.1)

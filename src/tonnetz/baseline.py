@@ -22,8 +22,7 @@ def mfcc_statistics(frame: pl.DataFrame, sample_rate: int, decibels: float | Non
     With `decibels`, what lies so far below the loudest cell of a track counts as lying just there, and the MFCCs are
     those of librosa (128 mel bands, FFT of 2048, hop of 512): ``librosa.feature.mfcc`` has 80.
     """
-    fine = {"n_fft": 2048, "hop": 512, "mels": 128, "fmin": 0.0} if decibels else {}
-    frontend = MFCC(sample_rate=sample_rate, **fine)
+    frontend = MFCC(sample_rate, 2048, 512, mels=128, fmin=0.0) if decibels else MFCC(sample_rate)
 
     def statistics(place: tuple[str, int, int, int, float]) -> np.ndarray:
         audio = torch.from_numpy(read_prepared(*place))[None, None]

@@ -99,8 +99,8 @@ class Pool:
         units = "" if self.units is None else f" of {int(self.units[code].max()) + 1} recordings or artists"
         return (
             f"class '{self.names[code]}' has {count} clips{units}, but an episode needs {shots} for support and "
-            f"{queries} others as queries; lower task.plan.shots, task.plan.queries (or task.evaluation's), or leave such classes "
-            "out: task.plan.insufficient=drop (fewer takes what there is)"
+            f"{queries} others as queries; lower task.plan.shots, task.plan.queries (or task.evaluation's), or "
+            "leave such classes out: task.plan.insufficient=drop (fewer takes what there is)"
         )
 
     def draw(

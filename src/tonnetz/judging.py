@@ -230,9 +230,9 @@ def comparisons(found: Mapping[str, Answers], reference: str, rounds: int = 1000
         owner = torch.zeros(len(count), dtype=torch.long).index_put((place,), true)
         clusters = torch.stack([torch.arange(len(count)), owner], 1)
     table = {}
-    for name, row in compare(shares, reference, clusters, draws=max(rounds, 1)).items():
-        table[name] = {"mean": row.value.mean, "low": row.value.low, "high": row.value.high}
-        if row.difference:
-            gap = row.difference
-            table[name] |= {"difference": gap.mean, "difference_low": gap.low, "difference_high": gap.high, "p": row.p}
+    for name, found_of in compare(shares, reference, clusters, draws=max(rounds, 1)).items():
+        table[name] = {"mean": found_of.value.mean, "low": found_of.value.low, "high": found_of.value.high}
+        if (gap := found_of.difference) is not None:
+            bounds = {"difference": gap.mean, "difference_low": gap.low, "difference_high": gap.high}
+            table[name] |= bounds | {"p": found_of.p}
     return table

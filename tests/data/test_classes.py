@@ -56,7 +56,8 @@ def test_mixtures_and_what_is_no_instrument_are_left_out():
 
 def test_a_checkpoint_keeps_its_partition_and_tests_what_it_never_saw():
     known = {"violin": "train", "oboe": "valid", "harp": "test"}
-    _, splits, _ = split_classes(table([(n, None) for n in ("violin", "oboe", "harp", "tuba")]), TREE, SIZES, known=known)
+    rows = table([(name, None) for name in ("violin", "oboe", "harp", "tuba")])
+    _, splits, _ = split_classes(rows, TREE, SIZES, known=known)
     assert splits == {**known, "tuba": "test"}
 
 
@@ -67,12 +68,13 @@ def test_the_test_may_have_recordings_of_training_classes_too():
     lent = frame.filter((pl.col("split") == "test") & pl.col("class").is_in(taught))
     assert lent["class"].value_counts()["count"].to_list() == [3] * len(taught)
     assert frame.filter(pl.col("split") == "train").height == 7 * len(taught)
-    with pytest.raises(UserError, match="data.base=1.5"):
+    with pytest.raises(UserError, match=r"data.base=1.5"):
         split_classes(rows, TREE, SIZES, base=1.5)
 
 
 def test_units_are_groups_or_files_or_artists():
-    frame = pl.DataFrame({"path": ["a", "a", "b", "c"], "group": [None, None, "g", "g"], "artist": ["x", None, "x", None]})
+    artists = ["x", None, "x", None]
+    frame = pl.DataFrame({"path": ["a", "a", "b", "c"], "group": [None, None, "g", "g"], "artist": artists})
     assert units(frame, "clip") is None
     one, two, three, four = units(frame, "track")
     assert one == two != three == four

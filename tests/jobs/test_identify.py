@@ -384,6 +384,7 @@ def test_tempi_count_in_index_identify_and_compare_as_in_a_test(cli, place, tmp_
     tested = cli("job=test", ckpt, *how, "job.split=train", "job.distances=true", run="tested")
     assert tested.status == 0, tested.err
     assert 0 <= tested.json("metrics.json")["test"]["eer"] <= 0.5
+    assert (tested.folder / "figures" / "test_open_set.png").stat().st_size > 10_000
     table = load_file(tested.folder / "distances.safetensors")["distances"].numpy()
     names = pl.read_csv(tested.folder / "distances.csv").filter(pl.col("side") == "query")["id"].to_list()
     made = cli("job=index", ckpt, *how, f"job.index={tmp_path / 'paced'}", "job.splits=[train]", run="made")

@@ -71,7 +71,7 @@ class Hyperbolic(nn.Module):
         return points * (limit / norm).clamp(max=1.0)
 
     def mean(self, weight: Tensor, points: Tensor) -> Tensor:
-        """Einstein midpoints (..., G, D) of points (..., N, D) with weights (..., G, N), by way of Klein coordinates."""
+        """Einstein midpoints (..., G, D) of points (..., N, D) with weights (..., G, N), by Klein coordinates."""
         klein = 2 * points / (1 + self.c * points.square().sum(-1, keepdim=True))
         gamma = (1 - self.c * klein.square().sum(-1)).clamp(min=EDGE).rsqrt()  # (..., N) Lorentz factors
         share = weight * gamma[..., None, :]
