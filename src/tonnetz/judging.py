@@ -42,9 +42,16 @@ class Ladder:
             return cls(tuple(names), torch.arange(count)[:, None], apart, apart, torch.eye(count) > 0, tuple(names))
         tree = Taxonomy.load(reference)
         nodes = tree.resolve_all(names, "task.evaluation.reference")
-        tables = tree.levels(nodes), tree.lca_heights(nodes), tree.lca_heights(nodes, padded=False)
-        tensors = [torch.from_numpy(np.ascontiguousarray(table)) for table in (*tables, tree.ancestor_matrix(nodes))]
-        return cls(tuple(names), *tensors, nodes=tree.nodes)
+        levels, padded, natural, lines = (
+            torch.from_numpy(np.ascontiguousarray(table))
+            for table in (
+                tree.levels(nodes),
+                tree.lca_heights(nodes),
+                tree.lca_heights(nodes, padded=False),
+                tree.ancestor_matrix(nodes),
+            )
+        )
+        return cls(tuple(names), levels, padded, natural, lines, tuple(tree.nodes))
 
     @property
     def depth(self) -> int:
