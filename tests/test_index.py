@@ -17,7 +17,7 @@ from tonnetz.embedding import embed_batches, step_of
 from tonnetz.errors import UserError
 from tonnetz.index import Index, weights_fingerprint
 from tonnetz.reductions import distances, reduce
-from tonnetz.search import pair_distances, search, similarities, track_distances
+from tonnetz.search import nearest_tempo, pair_distances, search, similarities, track_distances
 from tonnetz.shortlist import Shortlist
 from tonnetz.transposition import transpose
 
@@ -472,6 +472,11 @@ def test_queries_at_several_tempi_take_the_nearest(tmp_path, works, how):
     pytest.importorskip("faiss")
     fast = search(index, queries, valid, top=3, faiss=True)
     np.testing.assert_allclose(fast.distance[:, 0], found.distance[:, 0], atol=2e-5)
+    one = search(index, queries[1], valid[1], top=3, faiss=True)  # at one tempo only
+    np.testing.assert_allclose(one.distance[:, 0], search(index, queries[1], valid[1]).distance[:, 0], atol=2e-5)
+    tempo, near = nearest_tempo(index, queries[[1, 1, 1]], valid[[1, 1, 1]], np.arange(3), np.arange(3))
+    assert tempo.tolist() == [1, 1, 1]  # of equal ones the own
+    np.testing.assert_allclose(near, 0, atol=1e-6)
     stranger = index.work[:, None] != index.work
     whole = index.calibration(100)
     np.testing.assert_allclose(whole.nearest, np.sort(np.where(stranger, table, np.inf).min(1)), atol=1e-5)

@@ -154,9 +154,14 @@ def pair_distances(index: Index, queries: Tensor, valid: Tensor, query: np.ndarr
 def nearest_tempo(
     index: Index, queries: Tensor, valid: Tensor, query: np.ndarray, row: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which of the tempi of queries (T, Q, S, D) brings `query` (P,) nearest to recording `row` (P,); the distance."""
-    tried = [pair_distances(index, *asked, query, row) for asked in zip(queries, valid, strict=True)]  # (T, P)
-    return np.argmin(tried, 0), np.minimum.reduce(tried)
+    """Which of the tempi of queries (T, Q, S, D) brings `query` (P,) nearest to recording `row` (P,); the distance.
+
+    Of equal ones that is taken which is nearest to the own tempo.
+    """
+    every = zip(queries, valid, strict=True)
+    tried = np.stack([pair_distances(index, *asked, query, row) for asked in every])  # (T, P)
+    order = np.argsort(np.abs(np.array(index.tempi) - 1), kind="stable") if len(tried) > 1 else np.zeros(1, int)
+    return order[np.argmin(tried[order], 0)], tried.min(0)
 
 
 def _shortlisted(index: Index, queries: Tensor, valid: Tensor) -> tuple[np.ndarray, np.ndarray]:

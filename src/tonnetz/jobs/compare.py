@@ -61,9 +61,10 @@ def compare(experiment: Experiment, index: Index, cfg: DictConfig) -> tuple[dict
     if errors:
         raise UserError(next(iter(errors.values())))
     b = part(found, 1, index.tempo)
-    asked = [part(found, 0, tempo) for tempo in index.tempi]
+    tempi = sorted(index.tempi, key=lambda tempo: abs(tempo - 1))  # of equal ones the first counts
+    asked = [part(found, 0, tempo) for tempo in tempi]
     tried = [float(index.matching.pairs(*_pair(a["vectors"], b["vectors"]))) for a in asked]
-    distance, tempo, a = min(zip(tried, index.tempi, asked, strict=True), key=lambda one: one[0])
+    distance, tempo, a = min(zip(tried, tempi, asked, strict=True), key=lambda one: one[0])
     units = [F.normalize(side["vectors"], dim=-1, eps=TINY) for side in (a, b)]
     cells = turned(units[0], index.matching.turns) @ units[1].T  # (turns, S, s)
     key = int(best_turn(cells.amax(-1)))
