@@ -29,8 +29,8 @@ def test_vectors_are_those_of_the_source(cli, corpus, tmp_path, name):
     made = done.folder / "checkpoints" / "imported.ckpt"
     content = torch.load(made, weights_only=True)
     assert content["tonnetz"]["config"]["frontend"]["sample_rate"] == 22050
-    projector = {key: value.shape for key, value in content["state_dict"].items() if key.startswith("projector.")}
-    assert projector == {"projector.0.weight": (8, 8), "projector.2.weight": (5, 8)}
+    projector = {key: value.shape for key, value in content["state_dict"].items() if key.startswith("projection.")}
+    assert projector == {"projection.0.weight": (8, 8), "projection.2.weight": (5, 8)}
     data = ["data=folder", f"data.root={corpus}"]
     out = cli("job=export", *data, f"ckpt={made}", "job.format=torchscript", "job.input=audio", run="out")
     assert out.status == 0, out.err
@@ -51,7 +51,7 @@ def test_a_bare_encoder_has_no_projector(cli, tmp_path):
     done = cli("job=import", "task=contrastive", f"job.source={tmp_path / 'clmr.pt'}", "job.sample_rate=16000")
     assert done.status == 0, done.err
     content = torch.load(done.folder / "checkpoints" / "imported.ckpt", weights_only=True)
-    assert not any(key.startswith("projector.") for key in content["state_dict"])
+    assert not any(key.startswith("projection.") for key in content["state_dict"])
     assert content["tonnetz"]["config"]["task"]["plan"]["seconds"] == 59049 / 16000
 
 

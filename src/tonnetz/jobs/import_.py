@@ -171,7 +171,7 @@ def import_clmr(cfg: DictConfig, run: Run) -> None:
     adapted = adapt_clmr(cfg, found)
     task = build_task(adapted, connect(adapted.frontend), DataSpec())
     task.encoder.backbone.load_state_dict(found.network)
-    task.get_submodule("projector").load_state_dict(found.projector)
+    task.get_submodule("projection").load_state_dict(found.projector)
     path = write({**describe(task), "clmr": {"unplaced": found.left}}, run)
     count = sum(parameter.numel() for parameter in task.encoder.backbone.parameters())
     print(f"{cfg.job.source}: {'with' if found.projector else 'without'} a projector")
