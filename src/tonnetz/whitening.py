@@ -37,10 +37,13 @@ class Whitening(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Vectors (..., D) to whitened ones of equal length."""
+        return self.plain()(z)
+
+    def plain(self) -> nn.Module:
+        """The map as it is now, without a question in it."""
         if self.shrinkage is None or not self.fitted:
-            return z
-        white = (z.float() - self.mean) @ self.matrix.T
-        return LENGTH * nn.functional.normalize(white, dim=-1)
+            return nn.Identity()
+        return White(self.mean, self.matrix)
 
     @torch.no_grad()
     def fit(self, z: Tensor, codes: Tensor) -> None:
@@ -51,6 +54,22 @@ class Whitening(nn.Module):
         self.mean.copy_(z.double().mean(0))
         self.matrix.copy_(matrix)
         self.fitted.fill_(True)
+
+
+class White(nn.Module):
+    """Vectors (..., D) minus a mean, through a matrix, to one length."""
+
+    mean: Tensor
+    matrix: Tensor
+
+    def __init__(self, mean: Tensor, matrix: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("matrix", matrix, persistent=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Whitened vectors of equal length."""
+        return LENGTH * nn.functional.normalize((z.float() - self.mean) @ self.matrix.T, dim=-1)
 
 
 def whitening_matrix(z: Tensor, codes: Tensor, shrinkage: float) -> Tensor:

@@ -89,6 +89,8 @@ def test_whitening_is_learned_in_training_and_kept(fewshot, cli):
     again = cli("job=test", f"ckpt={best}", "data.workers=0", "trainer=cpu", run="again")
     found, expected = (run.json("metrics.json")["test"]["accuracy"] for run in (again, done))
     assert found == pytest.approx(expected)
+    out = cli("job=export", f"ckpt={best}", "job.format=torchscript", run="out")  # compares with task.embed
+    assert out.status == 0, out.err
 
 
 def test_what_is_not_trained_is_whitened_and_tested(fewshot):

@@ -91,11 +91,11 @@ class Network(nn.Module):
             raise UserError(f"job=export: {type(task).__name__} has no pooled vector to export")
         self.frontend = task.encoder.frontend if source == "audio" else nn.Identity()
         self.backbone, self.pooling = task.encoder.backbone, task.pooling
-        self.projection = getattr(task, "projection", nn.Identity())
+        self.tail = task.tail()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x to vectors (B, D) as the task's ``embed`` does."""
-        return self.projection(self.pooling(self.backbone(self.frontend(x), None), None).float())
+        return self.tail(self.pooling(self.backbone(self.frontend(x), None), None).float())
 
 
 def example(experiment: Experiment, source: str, count: int, scale: float) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from tonnetz.augment import Augment
@@ -101,6 +101,10 @@ class Task(L.LightningModule):
     def embed(self, batch: Batch) -> Tensor:
         """One vector an excerpt, (B, D)."""
         raise TypeError(f"{type(self).__name__} has no embedding")
+
+    def tail(self) -> nn.Module:
+        """What `embed` does after pooling, as a module that can be exported."""
+        return nn.Identity()
 
     def placed(self, plan: Any) -> Any:
         """The sampling plan as this task evaluates it."""

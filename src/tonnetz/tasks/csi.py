@@ -123,6 +123,10 @@ class CSI(Task):
 
     # --- vectors
 
+    def tail(self) -> nn.Module:
+        """The projection."""
+        return self.projection
+
     def segments(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Vectors z (B, S, D), the mask (B, S) of valid ones, their starts (B, S) in seconds of the recording."""
         seconds = self.train_hop if self.training else self.segment_hop

@@ -103,6 +103,10 @@ class FewShot(Task):
         """One vector an excerpt as everything else sees it, (B, D): whitened, where that is asked for."""
         return self.whitening(self(batch))
 
+    def tail(self) -> nn.Module:
+        """Projection and whitening."""
+        return nn.Sequential(self.projection, self.whitening.plain())
+
     # --- training
 
     def loss(self, batch: Batch) -> Tensor:
