@@ -38,7 +38,10 @@ def one_line(result, *words):
             ["task.plan.source=features", "augment=mixup", "model=tiny"],
             ["mixup", "augment=specaugment", "task.plan.source=audio task.plan.stretch=null"],
         ),
-        (["job=test", "ckpt=a.ckpt", "task.reduction=min"], ["task.reduction", "task=classification or contrastive or csi"]),
+        (
+            ["job=test", "ckpt=a.ckpt", "task.reduction=min"],
+            ["task.reduction", "task=classification or contrastive or csi"],
+        ),
         (["job=test", "ckpt=a.ckpt", "task=csi", "task.reductoin=min"], ["task.reductoin", "'reduction'", "+task."]),
         (["data.sets={x: {source: 'folder:/x'}}"], ["data.sets:", "+data.sets.NAME={...}"]),
         (["warm=all"], ["warm=all", "init="]),

@@ -1,6 +1,7 @@
 """Measures of few-shot answers against naive loops and scikit-learn."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -274,7 +275,9 @@ def test_tables_equal_a_loop(ladder):
             assert row[f"level{h}_accuracy"] == pytest.approx(
                 np.mean([levels[t, h] == levels[s, h] for t, s, *_ in items])
             )
-        expected += [(e, f"clip{row}", NAMES[t], NAMES[s], pytest.approx(p.max())) for t, s, p, row in items]
+        clips = [f"clip{row}" for *_, row in items]
+        told = zip(items, clips, strict=True)
+        expected += [(e, clip, clip, NAMES[t], NAMES[s], pytest.approx(p.max())) for (t, s, p, _), clip in told]
     assert answers.rows() == expected
 
 
@@ -297,3 +300,23 @@ def test_heads_are_compared_by_recordings():
     assert 0 < table["strong"]["difference_low"] < gap < table["strong"]["difference_high"]
     assert table["strong"]["p"] == pytest.approx(2 * 2 / 301)  # the smallest there is, twice after Holm
     assert (table["same"]["difference"], table["same"]["p"]) == (0, 1)
+
+
+def test_clips_of_a_recording_are_drawn_together():
+    """The same answers twice, as windows of one recording, do not narrow the interval."""
+    found = {"weak": made(1, skill=0.3), "strong": made(2, skill=3.0)}
+    alone = comparisons(found, "weak", rounds=500)["strong"]
+    twice = {
+        name: replace(
+            one,
+            row=torch.cat([one.row, one.row + 100], 1),
+            **{key: torch.cat([getattr(one, key)] * 2, 1) for key in ("logits", "target", "asked")},
+        )
+        for name, one in found.items()
+    }
+    units = torch.arange(200) % 100
+    together = comparisons(twice, "weak", rounds=500, units=units)["strong"]
+    apart = comparisons(twice, "weak", rounds=500)["strong"]
+    width = {name: row["high"] - row["low"] for name, row in (("one", alone), ("two", together), ("many", apart))}
+    assert width["two"] == pytest.approx(width["one"], rel=0.15)
+    assert width["many"] < width["two"]

@@ -283,10 +283,18 @@ def restore(cfg: DictConfig, overrides: list[str]) -> tuple[Experiment, Path]:
         )
     data = build_data(merged, frontend, spec)
     task = build_task(merged, frontend, spec)
-    task.load_state_dict(checkpoint["state_dict"])
+    try:
+        task.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise UserError(f"{path}: does not fit this version of the task ({_reason(error)}); train it anew") from None
     data.plan = task.placed(data.plan)
     task.data = data
     return Experiment(merged, data, task.eval()), path
+
+
+def _reason(error: RuntimeError) -> str:
+    """The first weights that a checkpoint lacks, or has too many of."""
+    return " ".join(str(error).split()).partition(": ")[2][:150]
 
 
 def merge_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) -> DictConfig:

@@ -139,7 +139,8 @@ def _explain(error: ConfigCompositionException) -> str:
     return f"{key}: no such key{suggest(leaf, known)} {remedy}"
 
 
-MANIFOLD = ("trainer.devices", "task.plan.seconds")  # a number, or a list of them; devices may be auto
+# A number, or a list of them; devices may be auto.
+MANIFOLD = ("trainer.devices", "task.plan.seconds", "task.plan.ways", "task.plan.shots", "task.evaluation.shots")
 KINDS: dict[str, tuple[type, ...]] = {"true or false": (bool,), "a whole number": (int,), "a number": (float, int)}
 
 

@@ -71,15 +71,19 @@ def recording_pairs(answers: pl.DataFrame, rounds: int = 1000) -> pl.DataFrame:
     """Every two settings by their shares of right answers to each clip, a bootstrap over recordings and classes.
 
     A clip counts once, by its mean over episodes and the seeds of both, so that episodes drawn from one pool do not
-    feign precision. Windows of a recording (ID@START) stay together.
+    feign precision. Clips of a recording (song, player) stay together.
     """
+    if "recording" not in answers.columns:
+        answers = answers.with_columns(recording=pl.col("clip").str.replace(r"@[\d.]+$", ""))
     right = (pl.col("true") == pl.col("predicted")).cast(pl.Float64).mean().alias("right")
-    clips = answers.group_by("setting", "seed", "clip", "true", maintain_order=True).agg(right)
+    clips = answers.group_by("setting", "seed", "clip", "recording", "true", maintain_order=True).agg(right)
     rows = []
-    for a, b, both in _joined(clips, ["seed", "clip", "true"]):
+    for a, b, both in _joined(clips, ["seed", "clip", "recording", "true"]):
         seeds = both["seed"].n_unique()
-        both = both.group_by("clip", "true", maintain_order=True).agg(pl.col("right", "right_right").mean())
-        recording = both["clip"].str.replace(r"@[\d.]+$", "")
+        both = both.group_by("clip", "recording", "true", maintain_order=True).agg(
+            pl.col("right", "right_right").mean()
+        )
+        recording = both["recording"]
         clusters = torch.stack([_codes(recording), _codes(both["true"])], 1)
         gap = _difference(_numbers(both["right"]), _numbers(both["right_right"]), clusters, rounds)
         rows.append(_row(a, b, None, seeds, gap) | {"p": gap.p, "recordings": recording.n_unique()})

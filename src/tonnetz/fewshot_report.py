@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from torch import Tensor
 
 from tonnetz.atomic import replacing
 from tonnetz.fewshot import Answers, Protocol
@@ -18,12 +19,17 @@ SHOWN = ("accuracy", "severity", "ece", "auroc")
 
 
 def head_rows(
-    answers: ByShots, ladder: Ladder, reference: str, protocol: Protocol, heads: Mapping[str, Any]
+    answers: ByShots,
+    ladder: Ladder,
+    reference: str,
+    protocol: Protocol,
+    heads: Mapping[str, Any],
+    units: Tensor | None = None,
 ) -> list[dict[str, Any]]:
     """One row a head and number of shots: all measures, and the difference to the reference with its p after Holm."""
     rows = []
     for shots, found in answers.items():
-        compared = comparisons(found, reference, protocol.rounds)
+        compared = comparisons(found, reference, protocol.rounds, units)
         for name, mine in found.items():
             kind = "transductive" if getattr(heads.get(name), "transductive", False) else "inductive"
             gaps = {key: value for key, value in compared[name].items() if key not in ("mean", "low", "high")}
@@ -35,7 +41,13 @@ def head_rows(
 
 
 def write_tables(
-    folder: Path, rows: Sequence[dict[str, Any]], answers: ByShots, ladder: Ladder, ids: Sequence[str], reference: str
+    folder: Path,
+    rows: Sequence[dict[str, Any]],
+    answers: ByShots,
+    ladder: Ladder,
+    ids: Sequence[str],
+    reference: str,
+    recordings: Sequence[str] | None = None,
 ) -> None:
     """Write heads.csv, episodes.csv (every head, shots and episode) and answers.csv (the reference's, most shots)."""
     _write(folder / "heads.csv", pl.DataFrame(rows, infer_schema_length=None))
@@ -45,7 +57,7 @@ def write_tables(
         for name, mine in found.items()
     ]
     _write(folder / "episodes.csv", pl.concat(episodes))
-    _write(folder / "answers.csv", answer_table(answers[max(answers)][reference], ladder, ids))
+    _write(folder / "answers.csv", answer_table(answers[max(answers)][reference], ladder, ids, recordings))
 
 
 def write_space(folder: Path, space: Any, frame: pl.DataFrame, title: str) -> None:

@@ -204,8 +204,10 @@ def episode_table(found: Answers, ladder: Ladder) -> pl.DataFrame:
     return pl.DataFrame({name: values.numpy() for name, values in columns.items()})
 
 
-def answer_table(found: Answers, ladder: Ladder, ids: Sequence[str]) -> pl.DataFrame:
-    """One row a query: episode, clip, true and predicted class, probability of the answer."""
+def answer_table(
+    found: Answers, ladder: Ladder, ids: Sequence[str], recordings: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """One row a query: episode, clip, its recording (song, player), true and predicted class, probability."""
     said, true = found.codes()
     asked = found.asked
     names = np.array(ladder.names, object)
@@ -215,6 +217,7 @@ def answer_table(found: Answers, ladder: Ladder, ids: Sequence[str]) -> pl.DataF
         {
             "episode": episode.numpy(),
             "clip": np.array(ids, object)[found.row[asked].numpy()].tolist(),
+            "recording": np.array(recordings or ids, object)[found.row[asked].numpy()].tolist(),
             "true": names[true[asked].numpy()].tolist(),
             "predicted": names[said[asked].numpy()].tolist(),
             "probability": prob.numpy(),
@@ -222,20 +225,22 @@ def answer_table(found: Answers, ladder: Ladder, ids: Sequence[str]) -> pl.DataF
     )
 
 
-def comparisons(found: Mapping[str, Answers], reference: str, rounds: int = 1000) -> dict[str, dict[str, float]]:
+def comparisons(
+    found: Mapping[str, Answers], reference: str, rounds: int = 1000, units: Tensor | None = None
+) -> dict[str, dict[str, float]]:
     """Heads against one of them on the same queries: a bootstrap over recordings and classes, p after Holm.
 
-    A recording counts once, by its share of right answers over all episodes, so that episodes drawn from one pool do
-    not feign precision.
+    A clip counts once, by its share of right answers over all episodes, so that episodes drawn from one pool do not
+    feign precision; clips of one unit (rows,), a recording, song or player, are drawn together.
     """
     shares, clusters = {}, None
     for name, answers in found.items():
         row, right = answers.row[answers.asked], (answers.answer == answers.target)[answers.asked]
-        _, place, count = row.unique(return_inverse=True, return_counts=True)
+        clip, place, count = row.unique(return_inverse=True, return_counts=True)
         shares[name] = torch.zeros(len(count), dtype=torch.float64).index_add(0, place, right.double()) / count
         true = answers.codes()[1][answers.asked]
         owner = torch.zeros(len(count), dtype=torch.long).index_put((place,), true)
-        clusters = torch.stack([torch.arange(len(count)), owner], 1)
+        clusters = torch.stack([clip if units is None else units[clip], owner], 1)
     table = {}
     for name, found_of in compare(shares, reference, clusters, draws=max(rounds, 1)).items():
         table[name] = {"mean": found_of.value.mean, "low": found_of.value.low, "high": found_of.value.high}

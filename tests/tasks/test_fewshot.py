@@ -79,6 +79,14 @@ def test_old_and_new_classes_meet_in_an_episode(fewshot):
     assert low <= test["accuracy_harmonic"] <= high
 
 
+def test_unknown_classes_are_judged_and_ranges_are_taken(fewshot):
+    words = ["task.evaluation.unknown=1", "task.evaluation.ways=2", "task.plan.ways=[2,3]", "task.plan.shots=[1,2]"]
+    done = fewshot("trainer.max_epochs=1", *words)
+    assert done.status == 0, done.err
+    test = done.json("metrics.json")["test"]
+    assert all(0 <= test[name] <= 1 for name in ("auroc", "aupr", "fpr95", "oscr"))
+
+
 def test_whitening_is_learned_in_training_and_kept(fewshot, cli):
     done = fewshot("trainer.max_epochs=1", "task.whiten=0.2")
     assert done.status == 0, done.err

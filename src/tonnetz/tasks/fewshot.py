@@ -265,10 +265,12 @@ class FewShot(Task):
     def report(self, folder: Path, data: Any) -> None:
         """Print the heads side by side; write heads.csv, episodes.csv and answers.csv."""
         found = self.outcome["test"]
-        ids = data.split(self.tested)["id"].to_list()
-        rows = head_rows(found["answers"], found["ladder"], OWN, self.protocol, self.heads)
-        write_tables(folder, rows, found["answers"], found["ladder"], ids, OWN)
-        write_space(folder, self._space(), data.split(self.tested), "the first episode of the test")
+        frame = data.split(self.tested)
+        ids, recordings = frame["id"].to_list(), frame.select(pl.coalesce("group", "path"))[:, 0].to_list()
+        units = frame.select(pl.coalesce("group", "path").rank("dense"))[:, 0].cast(pl.Int64).to_torch()
+        rows = head_rows(found["answers"], found["ladder"], OWN, self.protocol, self.heads, units)
+        write_tables(folder, rows, found["answers"], found["ladder"], ids, OWN, recordings)
+        write_space(folder, self._space(), frame, "the first episode of the test")
         show_heads(rows)
 
     def figures(self, stage: str) -> dict[str, Any]:
