@@ -18,8 +18,8 @@ class Phaser(Augmentation):
     """The ``phaser`` effect of SoX: u[i] = gain_in * x[i] + decay * u[i - d[i]], y = gain_out * u, clipped to -1 ... 1.
 
     d swings by a sine or a triangle, at even odds, between one sample and ``delay``. The recursion is linear, so
-    u = (1 + A) (1 + A^2) (1 + A^4) ... gain_in * x with (A u)[i] = decay * u[i - d[i]], whose powers are delays again: a
-    handful of gathers instead of a loop over samples.
+    u = (1 + A) (1 + A^2) (1 + A^4) ... gain_in * x with (A u)[i] = decay * u[i - d[i]], whose powers are delays
+    again: a handful of gathers instead of a loop over samples.
     """
 
     def __init__(
