@@ -33,14 +33,23 @@ class Speed(Augmentation):
         """x (B, C, N), factor (B,) -> resampled x (B, C, N)."""
         batch, channels, size = x.shape
         factor = params["factor"].repeat_interleave(channels).unsqueeze(1)  # (B C, 1)
-        fft = fast_size(size + GUARD)
-        spectrum = torch.fft.rfft(x.reshape(-1, size).float(), n=fft)  # (B C, F)
-        keep = torch.arange(spectrum.shape[1], device=x.device) * factor <= fft // 2  # (B C, F)
-        double = torch.fft.irfft(spectrum * (2.0 * keep), n=2 * fft)  # (B C, 2 fft) at twice the rate
-        double[:, 2 * size :] = 0
+        double = doubled(x.reshape(-1, size), factor)  # (B C, M) at twice the rate
         position = 2 * torch.arange(size, device=x.device) * factor  # (B C, N)
         return interpolate(double, position).reshape(batch, channels, size)
 
     def measure(self, lengths: Tensor, size: int, **params: Tensor) -> Tensor:
         """ceil(lengths / factor), between 1 and ``size`` samples, (B,)."""
         return (lengths / params["factor"]).ceil().long().clamp(1, max(size, 1))
+
+
+def doubled(x: Tensor, ratio: Tensor) -> Tensor:
+    """x (B, N) at twice the rate, without what passes half the rate at ``ratio`` (B, 1) times the frequency: (B, M).
+
+    Zero from 2 N on.
+    """
+    fft = fast_size(x.shape[1] + GUARD)
+    spectrum = torch.fft.rfft(x.float(), n=fft)  # (B, F)
+    keep = torch.arange(spectrum.shape[1], device=x.device) * ratio <= fft // 2  # (B, F)
+    double = torch.fft.irfft(spectrum * (2.0 * keep), n=2 * fft)  # (B, M)
+    double[:, 2 * x.shape[1] :] = 0
+    return double

@@ -16,8 +16,8 @@ def sweep(speed: Tensor, triangle: Tensor, start: float | Tensor, size: int, sam
     period = (sample_rate / speed.double() + 0.5).floor().unsqueeze(1)  # (R, 1)
     first = torch.as_tensor(start, dtype=torch.float64, device=speed.device).expand(len(speed)).unsqueeze(1)
     time = torch.arange(size, device=speed.device) + (first * period + 0.5).floor()  # (R, size)
-    turns = time % period / period
-    tent = 1 - 2 * ((turns + 0.25) % 1 - 0.5).abs()
+    turns = (time / period).frac()
+    tent = 1 - 2 * ((turns + 0.25).frac() - 0.5).abs()
     return torch.where(triangle.unsqueeze(1), tent, (torch.sin(2 * math.pi * turns) + 1) / 2)
 
 
