@@ -254,22 +254,24 @@ class Dashboard(L.Callback):
         if board is None or not trainer.is_global_zero:
             return
         if found := task.projector(split):
-            board.add_embedding(found[0][:POINTS], found[1][:POINTS], metadata_header=found[2], tag=split)
+            vectors, texts, header, pictures = found
+            few = None if pictures is None else pictures[:POINTS]
+            board.add_embedding(vectors[:POINTS], texts[:POINTS], few, metadata_header=header, tag=split)
             return
-        vectors: list[Tensor] = []
+        parts: list[Tensor] = []
         meta: list[list[str]] = []
         task.eval()
         with torch.inference_mode():
             for batch in loader:
                 moved = {key: value.to(task.device) for key, value in batch.items()}
-                vectors.append(task.embed(moved).float().cpu())
+                parts.append(task.embed(moved).float().cpu())
                 titles = [_title(task.spec.classes, label) for label in batch["label"]]
                 meta += [
                     [name, self.names[split][row]] for name, row in zip(titles, batch["row"].tolist(), strict=True)
                 ]
                 if len(meta) >= POINTS:
                     break
-        board.add_embedding(torch.cat(vectors)[:POINTS], meta[:POINTS], metadata_header=["label", "track"], tag=split)
+        board.add_embedding(torch.cat(parts)[:POINTS], meta[:POINTS], metadata_header=["label", "track"], tag=split)
 
 
 def _images(features: Tensor) -> Any:

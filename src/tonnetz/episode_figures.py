@@ -108,8 +108,10 @@ class Space:
     clips: list[str]
 
 
-def episode_space(z: Tensor, support: np.ndarray, found: Answers, ladder: Ladder, clips: Sequence[str]) -> Space:
-    """The first episode of answers on embeddings z (N, D), with its support rows (C, S), laid out by t-SNE."""
+def episode_space(
+    z: Tensor, support: np.ndarray, found: Answers, ladder: Ladder, clips: Sequence[str], method: str = "tsne"
+) -> Space:
+    """The first episode of answers on embeddings z (N, D), with its support rows (C, S), in the plane."""
     names = [ladder.names[code] if code >= 0 else "" for code in found.classes[0].tolist()]
     parts, roles, classes, said, files = [], [], [], [], []
     for name, line in zip(names, support, strict=True):
@@ -129,7 +131,7 @@ def episode_space(z: Tensor, support: np.ndarray, found: Answers, ladder: Ladder
     said += [names[a] for a in answer]
     files += [clips[row] for row in rows_asked.tolist()]
     vectors = torch.cat(parts).double()
-    points = project(torch.cdist(vectors, vectors).numpy())
+    points = project(torch.cdist(vectors, vectors).numpy(), method)
     return Space(np.asarray(points, float), roles, classes, said, files)
 
 

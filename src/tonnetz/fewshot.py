@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tonnetz.episodes import Episodes, Pool, draw_many, load_episodes
 from tonnetz.errors import UserError
+from tonnetz.projection import METHODS
 
 Scorer = Callable[..., Tensor]  # (support, mask, query, center, valid) -> scores (E, M, C), see `tonnetz.heads.Head`
 CELLS = 1 << 24  # numbers that a part of the episodes may gather at once
@@ -34,6 +35,7 @@ class Protocol:
         mass: back-off answers the lowest node of the tree that holds so much of the probability.
         rounds: of the bootstrap over recordings and classes.
         file: list of episodes of `job=episodes`, instead of drawn ones.
+        map: how an episode is laid out in the plane: tsne, umap (extra) or pca.
     """
 
     episodes: int = 1000
@@ -48,6 +50,7 @@ class Protocol:
     mass: float = 0.75
     rounds: int = 1000
     file: str | None = None
+    map: str = "tsne"
 
     def __post_init__(self) -> None:
         least = {"episodes": 1, "valid_episodes": 1, "ways": 2, "queries": 1, "unknown": 0, "seed": 0, "rounds": 0}
@@ -56,6 +59,8 @@ class Protocol:
                 raise UserError(f"task.evaluation.{name}={getattr(self, name)}: need {low} or more")
         if not self.settings or self.settings[0] < 1:
             raise UserError(f"task.evaluation.shots={self.shots}: need numbers from 1 up")
+        if self.map not in METHODS:
+            raise UserError(f"task.evaluation.map={self.map}: known are {', '.join(METHODS)}")
         if not 0 < self.mass <= 1:
             raise UserError(f"task.evaluation.mass={self.mass}: must be above 0, at most 1")
 

@@ -6,19 +6,20 @@ import numpy as np
 
 from tonnetz.errors import UserError
 
-METHODS = ("tsne", "umap")
+METHODS = ("tsne", "umap", "pca")
 
 
 def project(distance: np.ndarray, method: str = "tsne", seed: int = 0) -> np.ndarray:
     """Points (N, 2) for symmetric distances (N, N), N at least 1; raises UserError for an unknown method.
 
     t-SNE (van der Maaten & Hinton 2008) or UMAP (McInnes et al. 2018, extra `umap`), both on the distances
-    themselves. Fewer than five tracks are laid out by classical scaling: neither method makes sense of them.
+    themselves. ``pca`` is classical scaling, which for Euclidean distances is what principal components are; fewer than
+    five tracks are always laid out so: the other methods make no sense of them.
     """
     if method not in METHODS:
         raise UserError(f"task.projection={method}: known are {', '.join(METHODS)}")
     count = len(distance)
-    if count < 5:
+    if count < 5 or method == "pca":
         return _classical(distance)
     if method == "umap":
         try:

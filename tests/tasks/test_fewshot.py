@@ -70,6 +70,17 @@ def test_fit_resume_test_and_embed(fewshot, cli, instruments):
     assert vectors.status == 0, vectors.err
 
 
+def test_pictures_and_projector(fewshot):
+    done = fewshot("job.figures=true", "trainer.max_epochs=1")
+    assert done.status == 0, done.err
+    names = {path.stem for path in (done.folder / "figures").glob("*.png")}
+    assert names >= {"test_confusion", "test_heads", "test_space", "test_tree", "valid_level_weights", "curves"}
+    assert "<audio" in (done.folder / "space.html").read_text()
+    projected = next(done.folder.glob("*/test"))
+    assert (projected / "sprite.png").stat().st_size > 1000
+    assert (projected / "metadata.tsv").read_text().startswith("class\trole\tclip")
+
+
 def test_old_and_new_classes_meet_in_an_episode(fewshot):
     words = ["data.base=0.75", "task.plan.shots=1", "task.plan.queries=1", "task.evaluation.queries=3"]
     done = fewshot("trainer.max_epochs=1", *words)
@@ -146,6 +157,7 @@ def test_killed_and_resumed_equals_unbroken(fewshot):
         (["task.tree=nothing"], "nothing"),
         (["data.fixed={test:[violon]}"], "did you mean"),
         (["task.evaluation.episodes=0"], "task.evaluation.episodes=0"),
+        (["task.evaluation.map=mds"], "task.evaluation.map=mds"),
     ],
 )
 def test_mistakes_are_one_line(fewshot, words, match):

@@ -131,8 +131,11 @@ class Task(L.LightningModule):
         """Figures by name that show the last evaluation of a stage (valid or test)."""
         return {}
 
-    def projector(self, stage: str) -> tuple[Tensor, list[list[str]], list[str]] | None:
-        """Vectors (N, D), a row of texts for each, and their header, for TensorBoard; null: one vector a window."""
+    def projector(self, stage: str) -> tuple[Tensor, list[list[str]], list[str], Tensor | None] | None:
+        """For TensorBoard: vectors (N, D), texts of each with their header, pictures (N, 1, H, W) or null.
+
+        Null altogether: one vector a window.
+        """
         return None
 
     def texts(self) -> dict[str, str]:

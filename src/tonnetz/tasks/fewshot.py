@@ -25,6 +25,7 @@ from tonnetz.taxonomy import Taxonomy
 from tonnetz.whitening import Whitening
 
 OWN = "prototypes"  # the head that a model is trained with
+SPRITE = 32  # pixels of a side
 CLIPS = 2000  # training clips that whitening and the MFCC baseline look at, at most
 
 
@@ -84,6 +85,7 @@ class FewShot(Task):
         self.register_buffer("center", torch.zeros(self.dim))  # mean embedding in training, for heads
         self.register_buffer("center_steps", torch.zeros((), dtype=torch.long))
         self.vectors = nn.ModuleDict({stage: Vectors(self.dim) for stage in ("valid", "test")})
+        self.sprites: dict[int, Tensor] = {}  # row of the test -> its first window, (1, SPRITE, SPRITE)
 
     def _paths(self, tree: str | None) -> Tensor:
         names = list(self.spec.groups)
@@ -168,6 +170,7 @@ class FewShot(Task):
 
     def on_test_start(self) -> None:
         """Learn from training clips what no validation and no training step did."""
+        self.sprites.clear()
         if not (self.whitening.fitted if self.whitening.shrinkage is not None else self.center_steps):
             self._learn_base()
 
@@ -199,8 +202,16 @@ class FewShot(Task):
         self._gather("valid", batch)
 
     def test_step(self, batch: Batch, index: int) -> None:
-        """Collect the vectors of test windows."""
+        """Collect the vectors of test windows, and a small picture of each clip for the projector."""
+        batch = self.encoder.features(batch)
         self._gather("test", batch)
+        x = batch["features"][:, :1].float()  # (B, 1, F, T)
+        if x.shape[2] > 1:
+            small = F.interpolate(x, (SPRITE, SPRITE), mode="area").flip(2).cpu()
+            low, high = small.amin((2, 3), keepdim=True), small.amax((2, 3), keepdim=True)
+            pictures = (small - low) / (high - low).clamp(min=1e-6)
+            for row, picture in zip(batch["row"].tolist(), pictures, strict=True):
+                self.sprites.setdefault(row, picture)
 
     def _rows(self, stage: str, split: str) -> Tensor:
         """One vector (rows, D) a clip: the mean over its windows."""
@@ -303,10 +314,11 @@ class FewShot(Task):
         if "space" not in found:
             clips = self.data.split(self.tested)["id"].to_list()
             support = found["episodes"].support[0]
-            found["space"] = episode_space(found["z"], support, found["own"], found["ladder"], clips)
+            facts = found["z"], support, found["own"], found["ladder"], clips
+            found["space"] = episode_space(*facts, method=self.protocol.map)
         return found["space"]
 
-    def projector(self, stage: str) -> tuple[Tensor, list[list[str]], list[str]] | None:
+    def projector(self, stage: str) -> tuple[Tensor, list[list[str]], list[str], Tensor | None] | None:
         """For TensorBoard: the vector of every clip, with its class and its part in the first episode."""
         found = self.outcome.get(stage)
         if not found or "z" not in found:
@@ -314,7 +326,9 @@ class FewShot(Task):
         space, frame = self._space(), self.data.split(self.tested)
         role = dict(zip(space.clips, space.roles, strict=True))
         rows = [[name, role.get(clip, "-"), clip] for name, clip in frame.select("class", "id").iter_rows()]
-        return found["z"], rows, ["class", "role", "clip"]
+        blank = torch.zeros(1, SPRITE, SPRITE)
+        pictures = torch.stack([self.sprites.get(i, blank) for i in range(len(rows))]) if self.sprites else None
+        return found["z"], rows, ["class", "role", "clip"], pictures
 
     def texts(self) -> dict[str, str]:
         """The taxonomy that the loss climbs, as TensorBoard shows it."""
