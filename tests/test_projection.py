@@ -15,7 +15,7 @@ def clusters(count, each):
     return np.linalg.norm(points[:, None] - points[None], axis=2)
 
 
-@pytest.mark.parametrize("method", ["tsne", "umap"])
+@pytest.mark.parametrize("method", ["tsne", "umap", "pca"])
 def test_works_stay_together(method):
     if method == "umap":
         pytest.importorskip("umap", reason="the extra umap is not installed")
@@ -48,4 +48,4 @@ def test_umap_that_is_not_there_is_named(monkeypatch):
 
 def test_an_unknown_method_is_refused():
     with pytest.raises(UserError, match="known are"):
-        project(clusters(3, 2), "pca")
+        project(clusters(3, 2), "mds")
