@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tonnetz.geometry import Flat, Hyperbolic, geometry
 from tonnetz.heads import normalized
-from tonnetz.losses.geometry import Flat, Hyperbolic, geometry
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Measure:
     The defaults are SimpleShot's (Wang et al. 2019): squared distances of vectors of unit length. Computes in float64.
 
     Args:
-        distance: euclidean | squared | cosine | hyperbolic, see `tonnetz.losses.geometry`.
+        distance: euclidean | squared | cosine | hyperbolic, see `tonnetz.geometry`.
         scale: of the distances in scores, whose softmax is a probability.
         normalize: none, or l2 for vectors of unit length.
         curvature, clip: of hyperbolic space.

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tonnetz.errors import UserError
+from tonnetz.geometry import Flat, Hyperbolic
 from tonnetz.losses import Prototypes
-from tonnetz.losses.geometry import Flat, Hyperbolic
 from tonnetz.losses.levels import Weighting, chosen_heights
 
 DEPTH = 4

@@ -149,5 +149,10 @@ def units(frame: pl.DataFrame, disjoint: str) -> np.ndarray | None:
     """
     if disjoint == "clip":
         return None
-    columns = ["artist", "group", "path"] if disjoint == "artist" else ["group", "path"]
-    return frame.select(pl.coalesce(columns).rank("dense"))[:, 0].to_numpy().astype(np.int64)
+    names = frame["artist"].fill_null(recordings(frame)) if disjoint == "artist" else recordings(frame)
+    return names.rank("dense").to_numpy().astype(np.int64)
+
+
+def recordings(frame: pl.DataFrame) -> pl.Series:
+    """What each row is of: its group (song, player) or, without one, its file."""
+    return frame.select(pl.coalesce("group", "path"))[:, 0]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torchaudio.transforms import MelSpectrogram
 
-from tonnetz.frontend.base import Frontend, check_fft, check_range, forget_buffers, reflect
+from tonnetz.frontend.base import Frontend, check_fft, check_range, reflect
+from tonnetz.frontend.mel import mel_spectrogram
 
 
 class MelMagnitude(Frontend):
@@ -36,20 +36,7 @@ class MelMagnitude(Frontend):
         params = {"sample_rate": sample_rate, "n_fft": n_fft, "window": window, "hop": hop}
         super().__init__(sample_rate, hop, 1, bins, params | {"bins": bins, "fmin": fmin, "fmax": top}, mean_size)
         self.pad = n_fft // 2
-        self.mel = MelSpectrogram(
-            sample_rate=sample_rate,
-            n_fft=n_fft,
-            win_length=window,
-            hop_length=hop,
-            n_mels=bins,
-            f_min=fmin,
-            f_max=top,
-            power=1.0,
-            center=False,  # padded by ``reflect``, which takes short signals too
-            mel_scale="slaney",
-            norm="slaney",
-        )
-        forget_buffers(self.mel)
+        self.mel = mel_spectrogram(sample_rate, n_fft, window, hop, bins, (fmin, top), power=1.0)
 
     def compute(self, audio: Tensor) -> Tensor:
         """Audio (B, C, N) -> magnitudes (B, C, F, T)."""

@@ -10,6 +10,27 @@ from tonnetz.errors import UserError
 from tonnetz.frontend.base import Frontend, check_fft, check_range, forget_buffers, reflect
 
 
+def mel_spectrogram(
+    sample_rate: int, n_fft: int, window: int, hop: int, bins: int, band: tuple[float, float], power: float
+) -> MelSpectrogram:
+    """torchaudio's mel spectrogram as librosa has it: Slaney's scale and area norm; ``reflect`` pads the frames."""
+    mel = MelSpectrogram(
+        sample_rate=sample_rate,
+        n_fft=n_fft,
+        win_length=window,
+        hop_length=hop,
+        n_mels=bins,
+        f_min=band[0],
+        f_max=band[1],
+        power=power,
+        center=False,  # ``reflect`` takes short signals too
+        mel_scale="slaney",
+        norm="slaney",
+    )
+    forget_buffers(mel)
+    return mel
+
+
 class LogMel(Frontend):
     """Power mel spectrogram in dB, 10 log10(max(S, floor)): (B, C, N) -> (B, C, F, T).
 
@@ -42,19 +63,7 @@ class LogMel(Frontend):
         params |= {"sample_rate": sample_rate, "hop": hop, "bins": bins}
         super().__init__(sample_rate, hop, 1, bins, params, mean_size)
         self.pad, self.least = n_fft // 2, floor
-        self.mel = MelSpectrogram(
-            sample_rate=sample_rate,
-            n_fft=n_fft,
-            hop_length=hop,
-            n_mels=bins,
-            f_min=fmin,
-            f_max=top,
-            power=2.0,
-            center=False,  # padded by ``reflect``, which takes short signals too
-            mel_scale="slaney",
-            norm="slaney",
-        )
-        forget_buffers(self.mel)
+        self.mel = mel_spectrogram(sample_rate, n_fft, n_fft, hop, bins, (fmin, top), power=2.0)
 
     def compute(self, audio: Tensor) -> Tensor:
         """Audio (B, C, N) -> dB (B, C, F, T)."""

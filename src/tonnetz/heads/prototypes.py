@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
+from tonnetz.geometry import Flat
 from tonnetz.heads.base import Head, chosen, means
 
 DISTANCES = ("euclidean", "squared", "cosine")
@@ -43,8 +42,6 @@ class SimpleShot(Prototypes):
 
 def similarity(query: Tensor, prototype: Tensor, distance: str = "euclidean") -> Tensor:
     """Similarity (E, M, C) of queries (E, M, D) and prototypes (E, C, D): minus a distance, or a cosine."""
-    if distance == "cosine":
-        return functional.normalize(query, dim=-1) @ functional.normalize(prototype, dim=-1).mT
-    # not by |q|^2 - 2 q p + |p|^2: it cancels when embeddings lie far from the origin
-    away = torch.cdist(query, prototype, compute_mode="donot_use_mm_for_euclid_dist")
-    return -(away**2) if distance == "squared" else -away
+    space = Flat(distance)
+    away = space.distance(space.place(query), prototype)
+    return 1 - away if distance == "cosine" else -away

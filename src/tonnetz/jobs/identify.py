@@ -25,8 +25,8 @@ from tonnetz.index import Index
 from tonnetz.jobs.index import UNCALIBRATED, as_list, check, index_folder, misled, plan_for
 from tonnetz.jobs.predict import report_bad
 from tonnetz.manifest import Run, write_json
-from tonnetz.open_set import equal_error
 from tonnetz.quiet import quiet
+from tonnetz.rejection import equal_error
 from tonnetz.search import nearest_tempo, search, similarities
 from tonnetz.transposition import in_semitones
 from tonnetz.windows import extents, gather, stacked

@@ -28,9 +28,9 @@ from tonnetz.frontend import fingerprint
 from tonnetz.index import Index
 from tonnetz.jobs.predict import report_bad
 from tonnetz.manifest import Run
-from tonnetz.open_set import accepted, picture
 from tonnetz.progress import progress_bar
 from tonnetz.quiet import quiet
+from tonnetz.rejection import accepted, picture
 from tonnetz.shortlist import Shortlist
 from tonnetz.tracks import SPLITS
 

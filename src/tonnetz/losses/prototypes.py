@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tonnetz.errors import UserError, suggest
-from tonnetz.losses.geometry import geometry
+from tonnetz.geometry import geometry
 from tonnetz.losses.levels import Weighting, chosen_heights
 
 AGGREGATES = ("leaf_mean", "recursive", "support_mean")

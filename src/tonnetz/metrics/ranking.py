@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tonnetz.errors import UserError
 from tonnetz.metrics.bootstrap import interval
-from tonnetz.open_set import equal_error
+from tonnetz.rejection import equal_error
 
 DEPTH = 10_000  # ranks that CoverHunter looks at
 KEPT = 4_000_000  # distances that are kept for pictures and export

@@ -277,7 +277,7 @@ class CSI(Task):
     def _open_set(self, result: Any, title: str) -> dict[str, Any]:
         from tonnetz.calibration import Calibration
         from tonnetz.metrics.ranking import nearest
-        from tonnetz.open_set import picture
+        from tonnetz.rejection import picture
 
         kin, stranger = nearest(result.per_query)
         limit = Calibration(stranger[:0], np.sort(stranger)).threshold(ACCEPTED)

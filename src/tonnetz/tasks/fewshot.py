@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tonnetz.baseline import mfcc_statistics
+from tonnetz.data.classes import recordings
 from tonnetz.episodes import Episodes, Pool
 from tonnetz.errors import UserError
 from tonnetz.fewshot import Protocol, answer, gather, mean_by_row, parts_of
@@ -277,10 +278,10 @@ class FewShot(Task):
         """Print the heads side by side; write heads.csv, episodes.csv and answers.csv."""
         found = self.outcome["test"]
         frame = data.split(self.tested)
-        ids, recordings = frame["id"].to_list(), frame.select(pl.coalesce("group", "path"))[:, 0].to_list()
-        units = frame.select(pl.coalesce("group", "path").rank("dense"))[:, 0].cast(pl.Int64).to_torch()
+        names = recordings(frame)
+        units = names.rank("dense").cast(pl.Int64).to_torch()
         rows = head_rows(found["answers"], found["ladder"], OWN, self.protocol, self.heads, units)
-        write_tables(folder, rows, found["answers"], found["ladder"], ids, OWN, recordings)
+        write_tables(folder, rows, found["answers"], found["ladder"], frame["id"].to_list(), OWN, names.to_list())
         write_space(folder, self._space(), frame, "the first episode of the test")
         show_heads(rows)
 

@@ -11,6 +11,9 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import torch
+
+from tonnetz.metrics.openset import auroc
 
 TICKS = (0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95)  # of the axes of a DET curve
 
@@ -38,12 +41,8 @@ def equal_error(genuine: np.ndarray, impostor: np.ndarray) -> tuple[float, float
 
 def area(genuine: np.ndarray, impostor: np.ndarray) -> float:
     """Probability that a kin is nearer than a stranger, ties counting half: the area under the ROC curve."""
-    if not len(genuine) or not len(impostor):
-        return float("nan")
-    ordered = np.sort(impostor)
-    above = len(ordered) - np.searchsorted(ordered, genuine, side="right")
-    ties = np.searchsorted(ordered, genuine, side="right") - np.searchsorted(ordered, genuine, side="left")
-    return float((above + 0.5 * ties).mean() / len(ordered))
+    score = torch.from_numpy(-np.concatenate([genuine, impostor]).astype(np.float64))
+    return auroc(score, torch.arange(len(score)) < len(genuine))
 
 
 def curves(genuine: np.ndarray, impostor: np.ndarray, thresholds: Mapping[str, float], title: str) -> Any:

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tonnetz.errors import UserError, suggest
-from tonnetz.losses.metric import check_positive
 
 KINDS = ("euclidean", "squared", "cosine", "hyperbolic")
 EDGE = 1e-5  # how near to the edge of the ball a point may lie
@@ -33,15 +32,15 @@ class Flat(nn.Module):
         """Distances (..., M, G) of points a (..., M, D) and b (..., G, D)."""
         if self.kind == "cosine":
             return 1 - a @ F.normalize(b, dim=-1, eps=1e-8).mT
-        if self.kind == "euclidean":
-            return squared(a, b).clamp(min=TINY).sqrt()
-        return squared(a, b)
+        return apart(a, b) if self.kind == "euclidean" else apart(a, b).square()
 
 
-def squared(a: Tensor, b: Tensor) -> Tensor:
-    """Squared distances (..., M, G) of a (..., M, D) and b (..., G, D), by one matrix product."""
-    cross = a @ b.mT
-    return (a.square().sum(-1, keepdim=True) + b.square().sum(-1)[..., None, :] - 2 * cross).clamp(min=0)
+def apart(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean distances (..., M, G) of a (..., M, D) and b (..., G, D).
+
+    Not by |a|^2 - 2 a b + |b|^2: that cancels when embeddings lie far from the origin.
+    """
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 class Hyperbolic(nn.Module):
@@ -54,7 +53,8 @@ class Hyperbolic(nn.Module):
 
     def __init__(self, curvature: float = 0.01, clip: float = 10.0) -> None:
         super().__init__()
-        check_positive(curvature=curvature, clip=clip)
+        if curvature <= 0 or clip <= 0:
+            raise UserError(f"loss.curvature={curvature} loss.clip={clip}: must be above 0")
         self.c, self.clip = curvature, clip
 
     def place(self, z: Tensor) -> Tensor:
@@ -80,13 +80,13 @@ class Hyperbolic(nn.Module):
         return middle / (1 + inside)
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """Geodesic distances (..., M, G) of a (..., M, D) and b (..., G, D), in the form with one matrix product.
+        """Geodesic distances (..., M, G) of a (..., M, D) and b (..., G, D), in the form without Moebius addition.
 
         (1 / sqrt c) arcosh(1 + 2 c |a - b|^2 / ((1 - c |a|^2) (1 - c |b|^2))), which equals
         (2 / sqrt c) artanh(sqrt c |(-a) (+) b|).
         """
         room = (1 - self.c * a.square().sum(-1))[..., :, None] * (1 - self.c * b.square().sum(-1))[..., None, :]
-        x = 2 * self.c * squared(a, b) / room.clamp(min=TINY)  # arcosh(1 + x) = log1p(x + sqrt(x (x + 2)))
+        x = 2 * self.c * apart(a, b).square() / room.clamp(min=TINY)  # arcosh(1 + x) = log1p(x + sqrt(x (x + 2)))
         return torch.log1p(x + (x * (x + 2)).clamp(min=TINY).sqrt()) / self.c**0.5
 
 

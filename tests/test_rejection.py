@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from tonnetz.open_set import accepted, area, curves, equal_error, picture, roc
+from tonnetz.rejection import accepted, area, curves, equal_error, picture, roc
 
 
 @pytest.mark.parametrize("seed", range(5))
