@@ -75,8 +75,8 @@ def partition(
     classes = sorted(name for name, count in counts.items() if count > 0)
     if not classes:
         raise UserError("partition: no class has an example")
-    held = _chosen(classes, tree, held_out or {}, names, "held_out")
-    hand = _chosen(classes, tree, fixed or {}, names, "fixed")
+    held = _chosen(classes, tree, held_out or {}, names, "data.held_out")
+    hand = _chosen(classes, tree, fixed or {}, names, "data.fixed")
     share[[names.index(part) for part in set(held.values())]] = 0  # these parts get nothing else
     units = _units(classes, counts, tree, level, seed)
     given = _given(units, held, hand, names)
