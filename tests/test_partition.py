@@ -177,7 +177,10 @@ def test_classes_without_examples_are_left_out(tree):
     [
         ({"fixed": {"test": ["viollin"]}}, r"^data\.fixed\.test: label 'viollin' .* did you mean 'violin'\?$"),
         ({"held_out": {"tset": ["violin"]}}, r"^data\.held_out\.tset: no such part; did you mean 'test'\?$"),
-        ({"held_out": {"test": ["electrophones"]}}, r"^data\.held_out\.test: no class with examples is 'electrophones'"),
+        (
+            {"held_out": {"test": ["electrophones"]}},
+            r"^data\.held_out\.test: no class with examples is 'electrophones'",
+        ),
         ({"fixed": {"test": ["violin"], "train": ["violin"]}}, "'violin' is wanted in test and in train; name it once"),
         ({"fixed": {"test": ["violin"]}, "held_out": {"train": ["lutes"]}}, "'violin' is wanted in test.*name it once"),
         (
