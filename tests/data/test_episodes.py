@@ -5,8 +5,8 @@ import pytest
 
 from tonnetz.data import EpisodePlan
 from tonnetz.data.episodes import EpisodeStream
-from tonnetz.episodes import Pool
 from tonnetz.errors import UserError
+from tonnetz.fewshot.episodes import Pool
 
 PLAN = {"seconds": 1.0, "ways": 3, "shots": 2, "queries": 4, "episodes": 2, "steps": 5}
 

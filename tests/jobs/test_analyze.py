@@ -9,13 +9,13 @@ import pytest
 import torch
 import yaml
 
-from tonnetz.episodes import Pool, draw_many
 from tonnetz.errors import UserError
-from tonnetz.fewshot import Protocol, answer
-from tonnetz.fewshot_report import head_rows, write_tables
-from tonnetz.fewshot_runs import check, gather, settings
+from tonnetz.fewshot.episodes import Pool, draw_many
+from tonnetz.fewshot.judging import Ladder
+from tonnetz.fewshot.protocol import Protocol, answer
+from tonnetz.fewshot.report import head_rows, write_tables
+from tonnetz.fewshot.runs import check, gather, settings
 from tonnetz.heads import SimpleShot
-from tonnetz.judging import Ladder
 
 NAMES = ["violin", "cello", "oboe", "flute", "marimba", "piano"]
 NOISE = {"0": 1.6, "1": 1.1, "2": 1.0}  # of the embeddings, by loss.height: more levels are better here

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from tests.conftest import RATE
 from tonnetz import cli as command
-from tonnetz.enrolment import Enrolment
+from tonnetz.enrolment.taught import Enrolment
 from tonnetz.jobs import enroll as module
 from tonnetz.jobs.classify import timeline, track_names
 

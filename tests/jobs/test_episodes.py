@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.tasks.test_fewshot import SMALL
-from tonnetz.episodes import Pool, draw_many
+from tonnetz.fewshot.episodes import Pool, draw_many
 from tonnetz.jobs.episodes import summary
 
 DATA = [word for word in SMALL if word.startswith(("task", "data"))]

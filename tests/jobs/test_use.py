@@ -184,8 +184,8 @@ def test_bench_of_episodes(cli, instruments):
 
 
 def test_other_answers_of_clips_embedded_anew_are_an_error():
-    from tonnetz.episode_bench import _same
-    from tonnetz.fewshot import Answers
+    from tonnetz.fewshot.bench import _same
+    from tonnetz.fewshot.protocol import Answers
 
     def answers(logits):
         one = torch.ones(len(logits), logits.shape[1], dtype=torch.bool)

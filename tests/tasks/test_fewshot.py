@@ -8,8 +8,8 @@ import torch
 
 from tonnetz.data import EpisodePlan
 from tonnetz.data.episodes import EpisodeStream
-from tonnetz.episodes import Pool, draw_many
-from tonnetz.fewshot import Protocol, answer, mean_by_row
+from tonnetz.fewshot.episodes import Pool, draw_many
+from tonnetz.fewshot.protocol import Protocol, answer, mean_by_row
 from tonnetz.heads import SimpleShot
 from tonnetz.tasks.fewshot import episode_grid
 

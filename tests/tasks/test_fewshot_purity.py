@@ -17,8 +17,8 @@ from tests.jobs.test_kill import losses, start, wait_for
 from tests.tasks.test_fewshot import SMALL
 from tests.test_config import composed
 from tonnetz.build import build_trainer, restore
-from tonnetz.episodes import Episodes, Pool, draw_many
-from tonnetz.fewshot import answer
+from tonnetz.fewshot.episodes import Episodes, Pool, draw_many
+from tonnetz.fewshot.protocol import answer
 from tonnetz.heads import KNN, BaselinePP, Constant, LogisticRegression, SimpleShot
 from tonnetz.losses import Prototypes
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tonnetz.data.plan import Plan, Stream
-from tonnetz.episodes import INSUFFICIENT, UNITS, Pool
 from tonnetz.errors import UserError
+from tonnetz.fewshot.episodes import INSUFFICIENT, UNITS, Pool
 
 TRAINING = 0  # part of the key of training episodes
 

@@ -14,7 +14,7 @@ from tonnetz.ahead import ahead
 from tonnetz.alignment import Alignment
 from tonnetz.audio import read_pcm
 from tonnetz.data.plan import Plan, chances, evaluation_starts
-from tonnetz.episodes import Pool
+from tonnetz.fewshot.episodes import Pool
 from tonnetz.frontend import Frontend
 from tonnetz.store import FeatureStore
 

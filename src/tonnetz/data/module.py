@@ -24,8 +24,8 @@ from tonnetz.data.prepare import prepare
 from tonnetz.data.segmentation import window_rows
 from tonnetz.data.sets import EvaluationSet, check_names, read_roles
 from tonnetz.datasets.base import Corpus
-from tonnetz.episodes import Pool
 from tonnetz.errors import UserError
+from tonnetz.fewshot.episodes import Pool
 from tonnetz.frontend import Frontend, fingerprint
 from tonnetz.progress import progress_bar
 from tonnetz.splits import fold_tracks, split_works

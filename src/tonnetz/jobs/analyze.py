@@ -9,11 +9,11 @@ from typing import Any
 import polars as pl
 from omegaconf import DictConfig
 
-from tonnetz import fewshot_compare as compare
 from tonnetz.atomic import replacing
 from tonnetz.errors import UserError, suggest
-from tonnetz.fewshot_figures import instrument_bars, settings_boxes, shots_boxes
-from tonnetz.fewshot_runs import Found, check, gather, settings, tables
+from tonnetz.fewshot import compare
+from tonnetz.fewshot.compare_figures import instrument_bars, settings_boxes, shots_boxes
+from tonnetz.fewshot.runs import Found, check, gather, settings, tables
 from tonnetz.figures import save
 from tonnetz.manifest import Run
 from tonnetz.tasks.fewshot import OWN

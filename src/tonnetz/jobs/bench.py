@@ -17,7 +17,7 @@ from tonnetz import figures
 from tonnetz.ahead import ahead
 from tonnetz.build import Experiment, build, build_augment, connect
 from tonnetz.device import choose_device
-from tonnetz.episode_bench import judging_times, show_judging
+from tonnetz.fewshot.bench import judging_times, show_judging
 from tonnetz.manifest import Run, write_json
 from tonnetz.metrics.classification import per_row, score
 from tonnetz.quiet import quiet

@@ -20,16 +20,16 @@ from tonnetz.data.recordings import find_recordings
 from tonnetz.datasets.files import track_ids
 from tonnetz.device import choose_device
 from tonnetz.embedding import embed_files
-from tonnetz.enrolment import OWN, Answers, Enrolment, head_of
+from tonnetz.enrolment.recognition import Recognition, recognise, truths
+from tonnetz.enrolment.taught import OWN, Answers, Enrolment, head_of
+from tonnetz.enrolment.timeline import boundaries, label_track, runs, smooth
 from tonnetz.errors import UserError
-from tonnetz.fewshot import mean_by_row
+from tonnetz.fewshot.protocol import mean_by_row
 from tonnetz.jobs.enroll import check, plan_for, prototypes_file
 from tonnetz.jobs.index import as_list
 from tonnetz.jobs.predict import report_bad
 from tonnetz.manifest import Run, write_json
 from tonnetz.quiet import quiet
-from tonnetz.recognition import Recognition, recognise, truths
-from tonnetz.timeline import boundaries, label_track, runs, smooth
 
 COLUMNS = ("answer", "label", "probability", "distance", "unknown", "node", "family")
 

@@ -14,14 +14,14 @@ from tonnetz.build import Experiment, restore
 from tonnetz.data.plan import Plan
 from tonnetz.device import choose_device
 from tonnetz.embedding import embed_files, model_fingerprint, plan_of
-from tonnetz.enrolment import Enrolment, Limit
+from tonnetz.enrolment.examples import Example, examine, find_examples
+from tonnetz.enrolment.measure import Measure
+from tonnetz.enrolment.taught import Enrolment, Limit
 from tonnetz.errors import UserError, suggest
-from tonnetz.examples import Example, examine, find_examples
 from tonnetz.frontend import fingerprint
 from tonnetz.jobs.index import as_list
 from tonnetz.jobs.predict import report_bad
 from tonnetz.manifest import Run, write_json
-from tonnetz.measure import Measure
 from tonnetz.progress import progress_bar
 from tonnetz.quiet import quiet
 from tonnetz.taxonomy import Taxonomy

@@ -10,9 +10,9 @@ import numpy as np
 from omegaconf import DictConfig
 
 from tonnetz.data import EpisodePlan
-from tonnetz.episodes import Episodes, Pool, save_episodes
 from tonnetz.errors import UserError
-from tonnetz.fewshot import PARTS, Protocol
+from tonnetz.fewshot.episodes import Episodes, Pool, save_episodes
+from tonnetz.fewshot.protocol import PARTS, Protocol
 from tonnetz.manifest import Run
 
 

@@ -14,16 +14,16 @@ from torch.nn import functional as F
 
 from tonnetz.baseline import mfcc_statistics
 from tonnetz.data.classes import recordings
-from tonnetz.episodes import Episodes, Pool
 from tonnetz.errors import UserError
-from tonnetz.fewshot import Protocol, answer, gather, mean_by_row, parts_of
-from tonnetz.fewshot_report import head_rows, outline, show_heads, write_space, write_tables
+from tonnetz.fewshot.episodes import Episodes, Pool
+from tonnetz.fewshot.judging import Ladder, by_origin, chance, measures
+from tonnetz.fewshot.protocol import Protocol, answer, gather, mean_by_row, parts_of
+from tonnetz.fewshot.report import head_rows, outline, show_heads, write_space, write_tables
+from tonnetz.fewshot.whitening import Whitening
 from tonnetz.heads import SimpleShot
-from tonnetz.judging import Ladder, by_origin, chance, measures
 from tonnetz.metrics.vectors import Vectors
 from tonnetz.tasks.base import Batch, Task
 from tonnetz.taxonomy import Taxonomy
-from tonnetz.whitening import Whitening
 
 OWN = "prototypes"  # the head that a model is trained with
 SPRITE = 32  # pixels of a side
@@ -40,7 +40,7 @@ class FewShot(Task):
         tree: taxonomy that the loss climbs: a packaged name (also scrambled:3, random:3), a file, or null for none.
         classifier: weight of an auxiliary cross-entropy over all training classes.
         whiten: shrinkage of a within-class whitening of the vectors, learned from training clips before every
-            evaluation and kept with the weights, see `tonnetz.whitening`; null has none.
+            evaluation and kept with the weights, see `tonnetz.fewshot.whitening`; null has none.
         evaluation: how the model is judged.
         heads: classifiers by name that are compared on its embeddings in a test; beside its own prototypes.
         plan: belongs to the data; named here because the task chooses it.
@@ -290,7 +290,7 @@ class FewShot(Task):
         found = self.outcome.get(stage)
         if not found:
             return {}
-        from tonnetz import episode_figures as draw
+        from tonnetz.fewshot import figures as draw
 
         own, ladder = found["own"], found["ladder"]
         title = f"{stage}: accuracy {found['values']['accuracy']:.3f}"
@@ -309,7 +309,7 @@ class FewShot(Task):
 
     def _space(self) -> Any:
         """The first test episode in the plane."""
-        from tonnetz.episode_figures import episode_space
+        from tonnetz.fewshot.figures import episode_space
 
         found = self.outcome["test"]
         if "space" not in found:

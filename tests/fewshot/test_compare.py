@@ -10,9 +10,9 @@ from sklearn.metrics import f1_score
 
 from tests.conftest import ROOT
 from tonnetz.build import build_task, connect
-from tonnetz.fewshot_compare import episode_pairs, extremes, instruments, measured, recording_pairs, summary
-from tonnetz.fewshot_figures import instrument_bars, settings_boxes, shots_boxes
-from tonnetz.fewshot_runs import Found, settings
+from tonnetz.fewshot.compare import episode_pairs, extremes, instruments, measured, recording_pairs, summary
+from tonnetz.fewshot.compare_figures import instrument_bars, settings_boxes, shots_boxes
+from tonnetz.fewshot.runs import Found, settings
 from tonnetz.taxonomy import Taxonomy
 from tonnetz.tracks import DataSpec
 

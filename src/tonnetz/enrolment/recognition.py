@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tonnetz.enrolment import UNKNOWN, Enrolment
+from tonnetz.enrolment.lineage import place_of
+from tonnetz.enrolment.taught import UNKNOWN, Enrolment
 from tonnetz.errors import UserError
-from tonnetz.lineage import place_of
 from tonnetz.metrics.openset import auroc, false_positives_at, oscr
 
 

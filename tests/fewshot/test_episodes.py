@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from tonnetz.episodes import Episodes, Pool, draw_many, load_episodes, save_episodes
 from tonnetz.errors import UserError
+from tonnetz.fewshot.episodes import Episodes, Pool, draw_many, load_episodes, save_episodes
 
 NAMES = [f"class{i}" for i in range(8)]
 

@@ -10,7 +10,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from tonnetz.fewshot import Answers
+from tonnetz.fewshot.protocol import Answers
 from tonnetz.heads import least_risk
 from tonnetz.metrics import hierarchy, openset
 from tonnetz.metrics.expected_calibration import expected_calibration_error

@@ -9,15 +9,15 @@ import torch
 from safetensors.torch import save_file
 from scipy.ndimage import median_filter
 
-from tonnetz.enrolment import HEADS, UNKNOWN, UNSURE, Enrolment, head_of
+from tonnetz.enrolment.examples import Example, examine, find_examples
+from tonnetz.enrolment.lineage import Place, lines, some, table
+from tonnetz.enrolment.measure import Measure
+from tonnetz.enrolment.taught import HEADS, UNKNOWN, UNSURE, Enrolment, head_of
+from tonnetz.enrolment.timeline import boundaries, label_track, runs, smooth
 from tonnetz.errors import UserError
-from tonnetz.examples import Example, examine, find_examples
 from tonnetz.heads import SimpleShot
-from tonnetz.lineage import Place, lines, some, table
 from tonnetz.losses import Prototypes
-from tonnetz.measure import Measure
 from tonnetz.taxonomy import Taxonomy
-from tonnetz.timeline import boundaries, label_track, runs, smooth
 
 DIM, RATE = 12, 16000
 LABELS = {"violin": 5, "cello": 4, "oboe": 3, "kazoo": 4}

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tonnetz.episodes import Episodes, Pool, draw_many, load_episodes
 from tonnetz.errors import UserError
+from tonnetz.fewshot.episodes import Episodes, Pool, draw_many, load_episodes
 from tonnetz.projection import METHODS
 
 Scorer = Callable[..., Tensor]  # (support, mask, query, center, valid) -> scores (E, M, C), see `tonnetz.heads.Head`

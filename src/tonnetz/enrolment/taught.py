@@ -20,12 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tonnetz.atomic import replacing
+from tonnetz.enrolment.examples import Example
+from tonnetz.enrolment.lineage import Place, families, lines, nearest_family, place_of, some, table
+from tonnetz.enrolment.measure import Measure
 from tonnetz.errors import UserError, suggest
-from tonnetz.examples import Example
-from tonnetz.fewshot import mean_by_row
+from tonnetz.fewshot.protocol import mean_by_row
 from tonnetz.heads import BDCSPN, KNN, TIM, BaselinePP, Head, LogisticRegression, SimpleShot
-from tonnetz.lineage import Place, families, lines, nearest_family, place_of, some, table
-from tonnetz.measure import Measure
 from tonnetz.metrics.openset import back_off
 from tonnetz.taxonomy import Taxonomy
 

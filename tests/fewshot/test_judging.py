@@ -8,8 +8,8 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from tonnetz.fewshot import Answers
-from tonnetz.judging import Ladder, answer_table, chance, comparisons, episode_table, measures
+from tonnetz.fewshot.judging import Ladder, answer_table, chance, comparisons, episode_table, measures
+from tonnetz.fewshot.protocol import Answers
 
 NAMES = ("banjo", "cello", "flute", "oboe", "piano", "trumpet", "violin")
 EPISODES, WAYS, QUERIES, STRANGE = 8, 4, 5, 6

@@ -10,8 +10,8 @@ import polars as pl
 from torch import Tensor
 
 from tonnetz.atomic import replacing
-from tonnetz.fewshot import Answers, Protocol
-from tonnetz.judging import Ladder, answer_table, comparisons, episode_table, measures
+from tonnetz.fewshot.judging import Ladder, answer_table, comparisons, episode_table, measures
+from tonnetz.fewshot.protocol import Answers, Protocol
 from tonnetz.taxonomy import Taxonomy
 
 ByShots = Mapping[int, Mapping[str, Answers]]
@@ -62,7 +62,7 @@ def write_tables(
 
 def write_space(folder: Path, space: Any, frame: pl.DataFrame, title: str) -> None:
     """Write space.html: an episode as a map whose marks play their files, the part of it that the clip is."""
-    from tonnetz.episode_figures import space_page
+    from tonnetz.fewshot.figures import space_page
 
     urls = {}
     for clip, path, offset, duration in frame.select("id", "path", "offset", "duration").iter_rows():

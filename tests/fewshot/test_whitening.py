@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tonnetz.errors import UserError
-from tonnetz.whitening import LENGTH, Whitening, whitening_matrix
+from tonnetz.fewshot.whitening import LENGTH, Whitening, whitening_matrix
 
 
 def clips(classes=6, each=40, dim=5, seed=0):

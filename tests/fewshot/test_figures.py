@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 import torch
-
 from tests.test_judging import EPISODES, NAMES, everything, made, queries
-from tonnetz.episode_figures import (
+
+from tonnetz.fewshot.figures import (
     PROTOTYPE,
     RIGHT,
     SUPPORT,
@@ -21,7 +21,7 @@ from tonnetz.episode_figures import (
     space_figure,
     space_page,
 )
-from tonnetz.judging import Ladder
+from tonnetz.fewshot.judging import Ladder
 from tonnetz.taxonomy import Taxonomy
 
 REFERENCE = "hornbostel_sachs"

@@ -13,9 +13,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from tonnetz.fewshot import Answers
+from tonnetz.fewshot.judging import Ladder
+from tonnetz.fewshot.protocol import Answers
 from tonnetz.figures import confusion_matrix
-from tonnetz.judging import Ladder
 from tonnetz.projection import project
 from tonnetz.taxonomy import Taxonomy
 from tonnetz.tree_figure import draw_tree
