@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from tests.fewshot.test_judging import EPISODES, NAMES, everything, made, queries
 
+from tests.fewshot.test_judging import EPISODES, NAMES, everything, made, queries
 from tonnetz.fewshot.figures import (
     PROTOTYPE,
     RIGHT,
