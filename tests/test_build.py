@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.conftest import SMALL
 from tests.test_config import WORKS, composed
 from tonnetz.build import build_task, connect, load_warm, odd_one
 from tonnetz.checkpoint import load_checkpoint
@@ -28,6 +29,24 @@ def test_init_takes_the_encoder_alone(fit, first):
             assert torch.equal(two["state_dict"][name], weight)
     assert any(not torch.equal(two["state_dict"][name], weight) for name, weight in one["state_dict"].items())
     assert int(two["optimizer_states"][0]["state"][0]["step"]) == 3
+
+
+def test_init_brings_its_front_end_and_model(cli, fit, corpus):
+    first = fit("frontend.bins=32", "model.dim=24", "job.test=false", run="first").folder / "checkpoints" / "best.ckpt"
+    rest = [word for word in SMALL if not word.startswith("model=")]
+    words = ["data=folder", f"data.root={corpus}", *rest, f"init={first}", "trainer.max_epochs=0", "job.test=false"]
+    second = cli(*words, run="second")
+    assert second.status == 0, second.err
+    assert "model Tiny as in" in second.out
+    assert "frontend LogMel as in" in second.out
+    config = second.json("manifest.json")["config"]
+    assert (config["frontend"]["bins"], config["model"]["dim"]) == (32, 24)
+    loaded = load_checkpoint(second.folder / "checkpoints" / "best.ckpt")
+    assert loaded["tonnetz"]["config"]["model"] == config["model"]
+    for word in ("model=cnn", "model.dim=16", "frontend=mfcc"):
+        refused = cli(*words, word, run="third")
+        assert refused.status == 2
+        assert f"leave {word.split('=')[0].split('.')[0]} out" in refused.err
 
 
 def test_warm_takes_all_weights_and_the_optimizer_but_its_rate(fit, first):

@@ -341,20 +341,45 @@ def _check_targets(node: Any, path: Path) -> None:
         _check_targets(child, path)
 
 
+def inherit(cfg: DictConfig, overrides: list[str]) -> DictConfig:
+    """The config with front-end and model of the checkpoint that ``init=`` names; what the command line chose stays.
+
+    Raises UserError for a checkpoint that is missing, foreign or unsafe.
+    """
+    if not cfg.get("init"):
+        return cfg
+    path = Path(cfg.init)
+    stored = OmegaConf.create(load_checkpoint(path)["tonnetz"]["config"])
+    _check_targets(stored, path)
+    inherited = cfg.copy()
+    chosen = [item.lstrip("+~").partition("=")[0] for item in overrides]
+    for group in ("frontend", "model"):
+        if group in chosen:
+            continue
+        inherited[group] = stored[group]
+        if "pretrained" in inherited[group]:
+            inherited[group].pretrained = False  # the weights are in the checkpoint
+        for key in (key for key in chosen if key.startswith(f"{group}.")):
+            OmegaConf.update(inherited, key, OmegaConf.select(cfg, key))
+        if inherited[group] != cfg[group]:
+            print(f"init: {group} {stored[group]._target_.rpartition('.')[2]} as in {path}")
+    return inherited
+
+
 def load_encoder(task: Task, path: str) -> None:
     """Start from the encoder of a checkpoint (``init=``). Raises UserError when shapes or front-end differ."""
     checkpoint = load_checkpoint(Path(path))
     own = task.payload["frontend"]
     if checkpoint["tonnetz"]["frontend"] != own:
         theirs = checkpoint["tonnetz"]["config"]["frontend"]
-        raise UserError(f"init={path}: its front-end is {theirs}; choose the same, frontend=...")
+        raise UserError(f"init={path}: its front-end is {theirs}; leave frontend out")
     weights = {k.removeprefix("encoder."): v for k, v in checkpoint["state_dict"].items() if k.startswith("encoder.")}
     try:
         task.encoder.load_state_dict(weights)
     except RuntimeError as error:
         theirs, ours = checkpoint["tonnetz"]["config"]["model"], task.payload["config"]["model"]
         detail = difference(theirs, ours) if theirs != ours else _first_line(error)
-        raise UserError(f"init={path}: its encoder has model: {detail}; choose the same model") from None
+        raise UserError(f"init={path}: its encoder has model: {detail}; leave model out") from None
 
 
 def load_warm(task: Task, path: str, moments: bool = True) -> None:

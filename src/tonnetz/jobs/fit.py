@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from tonnetz.atomic import replacing
-from tonnetz.build import Experiment, build, build_trainer, check_start, difference, odd_one, plain
+from tonnetz.build import Experiment, build, build_trainer, check_start, difference, inherit, odd_one, plain
 from tonnetz.callbacks import Dashboard, History, Interrupt, MovingAverage, Patience
 from tonnetz.checkpoint import load_checkpoint
 from tonnetz.embedding import fingerprint_of
@@ -29,6 +30,8 @@ def run(cfg: DictConfig, run: Run) -> float:
     """Train; returns the best validation score, which sweeps and tuners select on (never the test's)."""
     quiet()
     check_start(cfg)
+    cfg = inherit(cfg, list(HydraConfig.get().overrides.task))
+    run.head["config"] = plain(cfg)
     last = run.folder / "checkpoints" / "last.ckpt"
     resume = last if last.exists() else None
     if resume:
