@@ -243,5 +243,5 @@ def test_files_are_data(tmp_path, capsys) -> None:
     path.write_bytes(pickle.dumps("text")[:-3])
     with pytest.raises(UserError, match=r"refused|cannot be read"):
         clmr.load(path)
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="no such checkpoint"):
         clmr.load(tmp_path / "absent")

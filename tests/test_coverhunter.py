@@ -293,7 +293,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="refused"):
         coverhunter.load_generator(bad)
     assert not (tmp_path / "trace").exists()
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="no such checkpoint"):
         coverhunter.load_generator(tmp_path / "missing")
     with pytest.raises(UserError, match="optim_g"):
         coverhunter.load_optimizer(good)

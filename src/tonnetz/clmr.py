@@ -8,7 +8,6 @@ say where a layer belongs; only the tail is in the order of its numbers (``convD
 from __future__ import annotations
 
 import argparse
-import pickle
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tonnetz.checkpoint import load_plain
 from tonnetz.errors import UserError
 from tonnetz.models import SampleCNN, Tune, TuneHybrid
 from tonnetz.models.waveform import Waveform
@@ -48,18 +48,8 @@ def load(path: str | Path, trust: bool = False) -> State:
     Objects other than tensors and plain values (and the namespace of arguments of old Lightning) are refused, for they
     may run code; ``trust`` loads them. Raises UserError for a file without a state dict.
     """
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=not trust)
-    except pickle.UnpicklingError:
-        remedy = "job.trust=true loads it if you know where it is from"
-        raise UserError(f"{path}: holds objects that may run code; refused, nothing was run; {remedy}") from None
-    except (RuntimeError, EOFError, OSError, LookupError, ValueError, AttributeError, TypeError, ImportError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); is it complete, was it made by torch?".splitlines()[0]
-        ) from None
+    remedy = "job.trust=true loads it if you know where it is from"
+    content = load_plain(path, known=[argparse.Namespace], trust=trust, remedy=remedy)
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: holds no state dict of tensors; give a checkpoint of CLMR or TUNe")

@@ -8,7 +8,6 @@ from a configuration file. Names of Tonnetz here start with ``backbone.``, ``poo
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tonnetz.checkpoint import load_plain
 from tonnetz.errors import UserError
 from tonnetz.losses.center import Center
 from tonnetz.losses.classifier import FocalClassifier
@@ -66,7 +66,7 @@ def find_generator(path: str | Path) -> Path:
 
 def load_generator(path: str | Path) -> State:
     """Load the tensors of a ``g_`` file by name, on the CPU. Raises UserError for any other file."""
-    content = _load(path)
+    content = load_plain(path)
     state = content.get("generator") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: no CoverHunter generator (no tensors under 'generator'); give a file g_000000NN")
@@ -75,21 +75,10 @@ def load_generator(path: str | Path) -> State:
 
 def load_optimizer(path: str | Path) -> dict[str, Any]:
     """Load a ``do_`` file: ``optim_g``, ``steps``, ``epoch``, ... Raises UserError for any other file."""
-    content = _load(path)
+    content = load_plain(path)
     if not isinstance(content, dict) or not isinstance(content.get("optim_g"), dict):
         raise UserError(f"{path}: no CoverHunter optimizer (no 'optim_g'); give a file do_000000NN")
     return content
-
-
-def _load(path: str | Path) -> Any:
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(f"{path}: no file of tensors and plain values alone; refused, nothing was run") from None
-    except (RuntimeError, EOFError, OSError, LookupError, ValueError, AttributeError, TypeError):
-        raise UserError(f"{path}: cannot be read; is it complete, and was it made by torch?") from None
 
 
 def infer_sizes(state: Mapping[str, Tensor]) -> Sizes:

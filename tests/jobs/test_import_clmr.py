@@ -59,7 +59,7 @@ def test_mistakes(cli, tmp_path):
     torch.save({"a.weight": torch.zeros(3)}, tmp_path / "other.pt")
     for words, text in (
         (["task=contrastive"], "job.source is missing"),
-        (["task=contrastive", "job.source=absent"], "absent: no such file"),
+        (["task=contrastive", "job.source=absent"], "absent: no such checkpoint"),
         (["task=contrastive", f"job.source={tmp_path / 'other.pt'}"], "not of CLMR or TUNe"),
         (["task=classification", f"job.source={tmp_path / 'other.pt'}"], "task=contrastive"),
     ):
