@@ -68,7 +68,7 @@ def test_mistakes(cli, source, tmp_path):
     for words, text in (
         ([], "job.frontend_backend is missing"),
         (["job.frontend_backend=mel"], "job.frontend_backend=mel"),
-        (["job.frontend_backend=cqt", "job.optimizer=absent"], "absent: no such file"),
+        (["job.frontend_backend=cqt", "job.optimizer=absent"], "absent: no such checkpoint"),
     ):
         done = run(cli, source, *words)
         assert (done.status, done.err.count("\n")) == (2, 1), done.err
