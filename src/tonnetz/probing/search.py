@@ -75,15 +75,24 @@ def training_examples(features: Features, target: Tensor, keep: Tensor, settings
     return Examples(x, target[..., row])
 
 
-def evaluation_examples(features: Features, split: str, target: Tensor, unit: Tensor, rules: Sequence[str]) -> Examples:
-    """Windows of a split with the unit that each belongs to, and targets (..., N) of the units."""
-    row = features.row[split]
+def evaluation_examples(
+    features: Features, split: str, target: Tensor, unit: Tensor, rules: Sequence[str], train: str | int = "all"
+) -> Examples:
+    """Windows of a split with the unit that each belongs to, and targets (..., N) of the units.
+
+    Where a unit is several tracks (the clips of a song) and a probe is trained on the mean vectors of tracks
+    (`train`), each track is one vector here too.
+    """
+    x, row = features.x[split], features.row[split]
+    if train == "mean" and len(unit.unique()) < len(unit):
+        row, place = row.unique(return_inverse=True)
+        x = mean_by(x, place, len(row))
     names, index = unit[row].unique(return_inverse=True)
     first = torch.full((len(names),), len(row)).scatter_reduce(0, index, torch.arange(len(row)), "amin")
     truth = target[..., row[first]]
     if list(rules) == ["embedding"]:
-        return Examples(mean_by(features.x[split], index, len(names)), truth)
-    return Examples(features.x[split], truth, index)
+        return Examples(mean_by(x, index, len(names)), truth)
+    return Examples(x, truth, index)
 
 
 def search(
@@ -106,7 +115,7 @@ def search(
     """
     device = torch.device(settings.device)
     train = training_examples(features, values["train"], keep, settings)
-    valid = evaluation_examples(features, "valid", values["valid"], units["valid"], settings.rules)
+    valid = evaluation_examples(features, "valid", values["valid"], units["valid"], settings.rules, settings.train)
     facts = {
         "features": features.mark,
         "goal": asdict(goal),
@@ -163,12 +172,18 @@ def _judge(
     features: Features, goal: Goal, values: dict[str, Tensor], units: Units, settings: Settings, best: Fitted, rule: str
 ) -> dict[str, Any]:
     """Test metrics of the one probe of `best`, with an interval over tracks."""
-    test = evaluation_examples(features, "test", values["test"], units["test"], (rule,))
+    test = evaluation_examples(features, "test", values["test"], units["test"], (rule,), settings.train)
     unit = torch.arange(len(test.x)) if test.unit is None else test.unit
-    score = goal.join(best.outputs(0, test.x)[None], unit, test.target.shape[-1], rule)[0]  # (K, N)
+    outputs, count = best.outputs(0, test.x)[None], test.target.shape[-1]  # (1, K, M)
+    score = goal.join(outputs, unit, count, rule)[0]  # (K, N)
     found = judged(goal, score, test.target)
     if settings.draws:
         found["interval"] = resampled(goal.value, score, test.target, settings.draws, seed=settings.seed)
+    if len(settings.rules) > 1:  # beside the one that validation chose
+        joined = {name: goal.join(outputs, unit, count, name)[0] for name in settings.rules}
+        found["rules"] = {name: goal.metrics(each, test.target) for name, each in joined.items()}
+    if len(unit) > count:
+        found["single"] = goal.metrics(outputs[0], test.target[..., unit])
     return found
 
 
