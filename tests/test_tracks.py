@@ -11,8 +11,10 @@ from tonnetz.errors import UserError
 from tonnetz.tracks import (
     DataSpec,
     check_disjoint,
+    corpus_marks,
     label_matrix,
     read_table,
+    seen_works,
     split_tracks,
     table,
     write_table,
@@ -231,3 +233,42 @@ def test_spec_round_trip():
     values = spec.to_dict()
     assert values["classes"] == ["a", "b"]
     assert DataSpec.from_dict(values) == spec
+
+
+def works(corpus, *names, second=1.0):
+    return table(
+        {
+            "id": f"{work}/{i}",
+            "path": f"{corpus}/{work}/{i}.wav",
+            "work": work,
+            "corpus": corpus,
+            "duration": second + i,
+        }
+        for i, work in enumerate(names)
+    )
+
+
+def test_a_work_is_seen_when_it_is_of_the_same_corpus():
+    train, other = works("one", "a", "b", None), works("two", "a", "c", second=3.0)
+    spec = DataSpec(groups=("a", "b"), corpora=corpus_marks(train))
+    assert seen_works(train, corpus_marks(train), spec).tolist() == [True, True, False]
+    assert seen_works(other, corpus_marks(other), spec).tolist() == [False, False]  # another work a
+    moved = train.with_columns(corpus=pl.lit("elsewhere")).sample(fraction=1.0, shuffle=True, seed=1)
+    assert seen_works(moved, corpus_marks(moved), spec).sum() == 2  # the same recordings in another folder
+    grown = pl.concat([train, works("one", "d")])  # and in the same folder more of them
+    assert seen_works(grown, corpus_marks(grown), spec).tolist() == [True, True, False, False]
+    assert seen_works(train, corpus_marks(train), DataSpec(groups=("b",))).tolist() == [False, True, False]
+
+
+def test_works_of_several_corpora_are_seen_by_corpus_and_name():
+    both = pl.concat([works("one", "a", "b"), works("two", "a", "c", second=3.0)])
+    both = both.with_columns(work=pl.concat_str("corpus", "work", separator="/"))
+    spec = DataSpec(groups=("one/a", "two/c"), corpora=corpus_marks(both))
+    assert seen_works(both, corpus_marks(both), spec).tolist() == [True, False, False, True]
+    for alone, expected in (
+        (works("one", "a", "b"), [True, False]),
+        (works("two", "a", "c", second=3.0), [False, True]),
+    ):
+        assert seen_works(alone, corpus_marks(alone), spec).tolist() == expected
+        moved = alone.with_columns(corpus=pl.lit("elsewhere"))
+        assert seen_works(moved, corpus_marks(moved), spec).tolist() == expected

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,15 @@ def fingerprint(frame: pl.DataFrame) -> str:
     return hashlib.blake2b(columns.write_ndjson().encode(), digest_size=8).hexdigest()
 
 
+def corpus_marks(frame: pl.DataFrame) -> dict[str, str]:
+    """16 hex digits for each corpus (column corpus) of a table: its ids and durations, wherever its folder lies."""
+    columns = frame.select("corpus", "id", pl.col("duration").round(2)).unique().sort("corpus", "id", "duration")
+    lines = columns.group_by("corpus", maintain_order=True).agg(pl.struct("id", "duration"))
+    return {
+        key: hashlib.blake2b(json.dumps(rows).encode(), digest_size=8).hexdigest() for key, rows in lines.iter_rows()
+    }
+
+
 def check_disjoint(frame: pl.DataFrame, columns: Sequence[str] = ("path", "group")) -> None:
     """Raise UserError when a file, or a group of files, is in two splits."""
     remedies = {"path": "give each file one split", "group": "split by group"}
@@ -104,6 +114,7 @@ class DataSpec:
     families: tuple[str, ...] = ()  # top-level taxonomy node of each class, "" when it has none
     taxonomy: str | None = None
     groups: tuple[str, ...] = ()  # of the training tracks, in the order of their codes: works, ...
+    corpora: dict[str, str] = field(default_factory=dict)  # of the training tracks: key -> mark, see `corpus_marks`
     tracks: dict[str, int] = field(default_factory=dict)  # tracks per split
     partition: dict[str, str] = field(default_factory=dict)  # class -> split, where the classes are dealt out
 
@@ -116,6 +127,23 @@ class DataSpec:
         """Rebuild a spec from ``to_dict``."""
         plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         return cls(**plain)
+
+
+def seen_works(frame: pl.DataFrame, marks: Mapping[str, str], spec: DataSpec) -> np.ndarray:
+    """Whether training had the work of each row (rows,): a work of that name, of the same corpus.
+
+    The corpus is the same when its key is, or what it holds (`marks`, of the corpora of the table). A checkpoint that
+    knows no corpora is judged by names alone.
+    """
+    if not spec.corpora:
+        return frame["work"].is_in(list(spec.groups)).fill_null(False).to_numpy()
+    moved = {mark: key for key, mark in spec.corpora.items()}
+    stored = {key: key if key in spec.corpora else moved.get(mark) for key, mark in marks.items()}
+    plain = pl.col("work").str.strip_prefix(pl.concat_str("corpus", pl.lit("/")))  # of several corpora, it has both
+    there = pl.col("corpus").replace_strict(stored, default=None, return_dtype=pl.String)
+    known = list(spec.groups)
+    either = plain.is_in(known) | pl.concat_str(there, pl.lit("/"), plain).is_in(known)
+    return frame.select((there.is_not_null() & either).fill_null(False))[:, 0].to_numpy()
 
 
 def label_matrix(frame: pl.DataFrame, classes: Sequence[str]) -> np.ndarray:

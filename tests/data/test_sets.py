@@ -128,6 +128,22 @@ def test_sets_are_evaluated_beside_the_splits(works, tmp_path):
     assert module.stops("valid")
 
 
+def test_a_work_of_another_corpus_with_the_same_name_is_unseen(works, tmp_path):
+    trained = data(works, tmp_path)
+    assert trained.seen("train").tolist() == [True] * 6
+    again = data(works, tmp_path, spec=trained.spec)
+    again.corpora[0].split = "test"
+    assert again.seen("test").tolist() == [True] * 6
+    random, strangers = np.random.default_rng(1), tmp_path / "strangers"
+    for work in "abd":
+        (strangers / work).mkdir(parents=True)
+        for version in range(2):
+            soundfile.write(strangers / work / f"{version}.wav", 0.1 * random.standard_normal(9000), 16000)
+    other = data([strangers], tmp_path, spec=trained.spec)
+    other.corpora[0].split = "test"
+    assert other.seen("test").tolist() == [False] * 6
+
+
 def test_lists_belong_to_their_set(works, tmp_path, write):
     listed = write("q.txt", "e/0\nd/1")
     sets = {"show": EvaluationSet(Folder(works[1], level="work"), lists={"queries": listed})}

@@ -251,10 +251,19 @@ class AudioData(L.LightningDataModule):
             known=tuple(int(n) for n in np.isfinite(matrix).sum(0)),
             families=_families(classes, self.taxonomy),
             groups=tuple(train[self.plan.group].drop_nulls().unique().sort()) if self.plan.group else (),
+            corpora=self._marks(train["corpus"]) if self.plan.group else {},
             taxonomy=self.taxonomy,
             tracks={name: int((self.table["split"] == name).sum()) for name in track_table.SPLITS},
             partition=self.partition,
         )
+
+    def _marks(self, corpora: pl.Series) -> dict[str, str]:
+        return track_table.corpus_marks(self.everything.filter(pl.col("corpus").is_in(corpora.implode())))
+
+    def seen(self, name: str) -> np.ndarray:
+        """Whether training had the work of each track of a split (rows,), by its corpus and name."""
+        frame = self.split(name)
+        return track_table.seen_works(frame, self._marks(frame["corpus"]), self.spec)
 
     def split(self, name: str) -> pl.DataFrame:
         """The table of one split."""

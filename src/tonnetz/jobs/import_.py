@@ -65,7 +65,8 @@ def import_coverhunter(cfg: DictConfig, run: Run) -> None:
     own, sizes = coverhunter.to_tonnetz(state), coverhunter.infer_sizes(state)
     moments = coverhunter.load_optimizer(cfg.job.optimizer) if cfg.job.optimizer else None
     adapted = adapt(cfg, sizes, moments)
-    spec = DataSpec(groups=tuple(map(str, range(sizes.classes or 0))))
+    groups = tuple(map(str, range(sizes.classes or 0)))  # the numbers of works of a corpus that is not here
+    spec = DataSpec(groups=groups, corpora={"coverhunter": ""})
     task = build_task(adapted, connect(adapted.frontend), spec)
     unplaced = place(task, own)
     checkpoint = describe(task)

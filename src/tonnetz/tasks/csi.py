@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor, nn
 
@@ -235,6 +236,7 @@ class CSI(Task):
         facts = {"rounds": rounds, "compat": self.compat, "seconds": self.excerpts(), **self.data.roles(split)}
         result = evaluate(found, self.matching, **facts)
         names = self.data.split(split).select("id", "work").with_row_index("row")
+        names = names.with_columns(seen=pl.Series(self.data.seen(split)))
         self.outcome[name] = {"result": result, "names": names}
         return result.values
 
@@ -269,7 +271,7 @@ class CSI(Task):
 
             names = found["names"].filter(found["names"]["row"].is_in(rows.tolist()))
             works = names["work"].fill_null("?").to_list()
-            unseen = [work not in self.spec.groups for work in works]
+            unseen = (~names["seen"]).to_list()
             points = project(square, self.projection_method)
             drawn["map"] = figures.works_map(points, works, unseen, title)
         return drawn
