@@ -27,12 +27,14 @@ class Segments:
         return Segments(self.z[mine], self.row[mine], self.group[mine], self.start[mine], self.tempo[mine])
 
     def middle(self, seconds: float, tracks: int) -> Segments:
-        """The segments that begin within so many seconds around the middle of their track; at least the nearest."""
-        low = self.start.new_full((tracks,), torch.inf).scatter_reduce(0, self.row, self.start, "amin")
-        high = self.start.new_full((tracks,), -torch.inf).scatter_reduce(0, self.row, self.start, "amax")
-        away = (self.start - ((low + high) / 2)[self.row]).abs()  # (M,) seconds
-        nearest = away.new_full((tracks,), torch.inf).scatter_reduce(0, self.row, away, "amin")[self.row]
-        kept = (away <= seconds / 2) | (away <= nearest)
+        """The segments that begin within so many seconds around the middle of their track; at least the nearest one."""
+
+        def first(value: Tensor) -> Tensor:
+            return value.new_full((tracks,), torch.inf).scatter_reduce(0, self.row, value, "amin")[self.row]
+
+        away = (self.start - (first(self.start) - first(-self.start)) / 2).abs()  # (M,) seconds
+        nearest = self.start.where(away <= first(away), torch.inf)  # of two alike the earlier
+        kept = (away <= seconds / 2) | (self.start == first(nearest))
         return Segments(*(getattr(self, name)[kept] for name in self.FIELDS))
 
     @property
