@@ -19,6 +19,7 @@ from tonnetz.checkpoint import load_checkpoint
 from tonnetz.embedding import fingerprint_of
 from tonnetz.errors import UserError
 from tonnetz.jobs.prepare import show, summary
+from tonnetz.learned import learned
 from tonnetz.manifest import Run
 from tonnetz.quiet import quiet
 from tonnetz.report import show_scores, write_scores
@@ -40,6 +41,7 @@ def run(cfg: DictConfig, run: Run) -> float:
     if resume:
         _check_classes(experiment, resume)
     _check_evaluation(cfg, experiment)
+    _note_learned(cfg, experiment)
     experiment.data.aligner = _aligner(cfg)
     _write_config(cfg, run.folder)
     show(experiment.data)
@@ -75,6 +77,16 @@ def _keep_untrained(trainer: Any, experiment: Experiment, folder: Path) -> None:
     trainer.strategy.connect(experiment.task)
     for name in ("best", "last"):
         trainer.save_checkpoint(folder / f"{name}.ckpt", weights_only=True)
+
+
+def _note_learned(cfg: DictConfig, experiment: Experiment) -> None:
+    """Let checkpoints tell which recordings they have learned from, those of the checkpoint they start from too."""
+    before = load_checkpoint(cfg.init)["tonnetz"].get("learned") if cfg.get("init") else None
+    task = cfg.task._target_.split(".")[-1].lower()
+    trained = any(p.requires_grad for p in experiment.task.parameters()) and cfg.trainer.max_epochs != 0
+    found = learned(experiment.data, task, before) if trained else before
+    if found:
+        experiment.task.payload["learned"] = found
 
 
 def _aligner(cfg: DictConfig) -> str | None:

@@ -18,10 +18,12 @@ from torch import Tensor
 from tonnetz import figures
 from tonnetz.atomic import replacing
 from tonnetz.build import Experiment, build_data, build_task, connect, restore
+from tonnetz.checkpoint import load_checkpoint
 from tonnetz.device import choose_device
 from tonnetz.embedding import model_fingerprint, plan_of
 from tonnetz.errors import UserError, suggest
 from tonnetz.jobs.prepare import summary
+from tonnetz.learned import seen
 from tonnetz.manifest import Run, write_json
 from tonnetz.paths import config_folder
 from tonnetz.probing.deform import deformation
@@ -58,6 +60,7 @@ def run(cfg: DictConfig, run: Run) -> float | None:
     goal.check(rules)
     settings = Settings(preset["train"], rules, cfg.job.seeds, cfg.seed, cfg.job.draws, str(device))
     units = find_units(frames, cfg.job.unit)
+    known = knowledge(cfg, subject, frames)
     rows: list[Row] = []
     kinds = list(features_of(cfg, subject, data, frames, preset["deformations"], device))
     for fraction in cfg.job.fractions:
@@ -68,13 +71,16 @@ def run(cfg: DictConfig, run: Run) -> float | None:
                     *(features, goal, values, units, keep, probes, protocol, settings, run.folder / "parts", advance),
                     others=others,
                 )
-            rows.append({"fraction": fraction, "examples": len(keep), **row})
+            taught = {"transductive": known["seen"]["test"]} if known and features.name.startswith("model") else {}
+            rows.append({"fraction": fraction, "examples": len(keep), **row, **taught})
         if "constant" in cfg.job.baselines:
             rows.append({"fraction": fraction, "examples": len(keep), **constant_row(goal, values, units, keep)})
     facts: dict[str, Any] = {"preset": cfg.job.preset, "protocol": asdict(protocol), "axes": preset["axes"]}
     facts |= {"settings": asdict(settings), "target": target, "goal": asdict(goal), "seed": cfg.seed}
     facts |= {"checkpoint": str(cfg.ckpt) if subject else None, "data": summary(data), "tail": cfg.job.tail}
     facts["model"] = model_fingerprint(subject.task) if subject else None
+    facts["pretraining"] = known
+    facts["transductive"] = bool(known and known["seen"]["test"])
     facts["split"] = {"seed": data.split_seed, **{split: frame.height for split, frame in frames.items()}}
     write_results(run.folder, facts, rows)
     run.facts["probe"] = {row["features"]: row["test"] for row in rows}
@@ -147,6 +153,17 @@ def find_subject(cfg: DictConfig) -> tuple[Experiment | None, Any, dict[str, pl.
         if not frame.height:
             raise UserError(f"no tracks in the split '{split}': probes need all three; see data.valid and data.test")
     return subject, data, frames
+
+
+def knowledge(cfg: DictConfig, subject: Experiment | None, frames: Mapping[str, pl.DataFrame]) -> dict[str, Any] | None:
+    """What the checkpoint has learned from, and how many tracks of each split are among that; null when unknown."""
+    found = load_checkpoint(cfg.ckpt)["tonnetz"].get("learned") if subject else None
+    if not found:
+        return None
+    counts = {split: seen(frame, found) for split, frame in frames.items()}
+    if counts["test"]:
+        print(f"transductive: the checkpoint has learned from {counts['test']} of {frames['test'].height} test tracks")
+    return {"stages": found["stages"], "seen": counts}
 
 
 def find_units(frames: Mapping[str, pl.DataFrame], column: str | None) -> Units:
@@ -287,9 +304,10 @@ def caption(facts: Mapping[str, Any]) -> str:
     """One line that says what the numbers are."""
     split = facts["split"]
     sizes = "/".join(f"{split[name]:,}" for name in SPLITS)
+    warning = ", TRANSDUCTIVE: the model has learned from test tracks" if facts.get("transductive") else ""
     return (
         f"{facts['preset']}: {facts['target']} ({facts['goal']['kind']}), {sizes} tracks, split seed {split['seed']}, "
-        f"seed {facts['seed']}, data {facts['data']['fingerprint']}"
+        f"seed {facts['seed']}, data {facts['data']['fingerprint']}{warning}"
     )
 
 
@@ -309,6 +327,7 @@ def flat(row: Row, metric: str) -> dict[str, Any]:
     cells["winner"] = f"{layers} lr {winner['lr']:g}" if winner else None
     cells |= {f"{metric} {name}": values[metric] for name, values in row.get("deformed", {}).items()}
     cells |= {"undefined": len(row["undefined"]), "failed": row.get("failed", 0)}
+    cells["transductive"] = row.get("transductive", 0)  # test tracks that were learned from
     return cells
 
 
@@ -324,7 +343,7 @@ def brief(rows: Sequence[Mapping[str, Any]], metric: str, deformed: bool = True)
         line |= {name: row[name] for name in others if name != metric}
         if deformed:
             line |= {name.removeprefix(f"{metric} "): row[name] for name in names if name.startswith(f"{metric} ")}
-        lines.append(line | {key: row[key] for key in ("undefined", "failed")})
+        lines.append(line | {key: row[key] for key in ("undefined", "failed", "transductive")})
     return lines
 
 

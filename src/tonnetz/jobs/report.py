@@ -29,6 +29,7 @@ def run(cfg: DictConfig, run: Run) -> None:
     for name, row in rows.items():
         if metric not in row["test"]:
             raise UserError(f"job.metric={metric}: {name} has {', '.join(row['test'])}")
+    first = {**first, "transductive": any(result.get("transductive") for result in results.values())}
     table = [flat(row, metric) | {"features": name} for name, row in rows.items()]
     write_csv(run.folder / "report.csv", table)
     write_json(run.folder / "report.json", {"runs": names, "metric": metric, "rows": rows})

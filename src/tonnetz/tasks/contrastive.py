@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tonnetz.errors import UserError, suggest
+from tonnetz.learned import opened
 from tonnetz.losses.views import gathered
 from tonnetz.metrics import representation as measures
 from tonnetz.metrics.classification import accuracy, average_precision, decide, exclusive, per_row
@@ -44,6 +45,8 @@ class Contrastive(Task):
         select: what chooses the best checkpoint on the validation split: loss | knn | linear | rank.
         bank: labelled training tracks that the monitors knn and linear learn from; 0 turns them off.
         neighbours: of the monitor knn.
+        allow_transductive: pretrain on validation and test tracks that a corpus names, where data.corpus.split=train
+            asks for it. Results tell.
         plan: belongs to the data; named here because the task chooses it.
     """
 
@@ -64,6 +67,7 @@ class Contrastive(Task):
         select: str = "loss",
         bank: int = 1000,
         neighbours: int = 20,
+        allow_transductive: bool = False,
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
@@ -71,6 +75,7 @@ class Contrastive(Task):
         self.pooling, self.criterion = pooling, cast(Any, loss)
         size = cast(int, pooling.out_dim)
         self.dim, self.kin, self.together = dim or size, kin, together
+        self.allow_transductive = allow_transductive
         normed = self.criterion.norm if norm is None else norm
         self.projection = projector(size, hidden or size, self.dim, layers, normed)
         self.predictor = _predictor(self.dim, predictor, normed) if self.criterion.predicts else None
@@ -121,6 +126,19 @@ class Contrastive(Task):
         return torch.stack([_project(parts, x[i::2], lengths[i::2]) for i in (0, 1)], 1)
 
     # --- training
+
+    def check(self, data: Any) -> None:
+        """Raise UserError for tracks that a corpus gives to validation or test, unless they are allowed."""
+        names = [] if self.allow_transductive else opened(data.corpora)
+        if names:
+            raise UserError(
+                f"split=train: {names[0]} names tracks to validate or test, which would be pretrained on; "
+                "leave it out, or say task.allow_transductive=true, which results will tell"
+            )
+
+    def facts(self, data: Any) -> dict[str, Any]:
+        """Whether validation or test tracks were pretrained on."""
+        return {"transductive": bool(opened(data.corpora))}
 
     def loss(self, batch: Batch) -> Tensor:
         """The criterion on the views of all processes."""
