@@ -106,17 +106,38 @@ def test_files_of_features_need_no_checkpoint(cli, trained, corpus, tmp_path):
         (["job.baselines=[mfc]"], "did you mean 'mfcc'"),
         ([], "ckpt is missing"),
         (["job.axes.rate=[1]"], "no such key"),
+        (["job.dry=true", "+job.axes.rate=[1]"], "job.axes.rate: no such axis"),
+        (["job.dry=true", "job.axes.lr=[1e-3,-1e-3]"], "makes no sense"),
+        (["job.dry=true", "job.jukemir=[debug]"], "is [DATASET,REPRESENTATION]"),
+        (["job.dry=true", "job.jukemir=[a,b]", "job.preset=fast"], "is [DATASET,REPRESENTATION]"),
     ],
 )
 def test_mistakes(cli, words, message):
     done = cli("job=probe", *words)
     assert done.status == 2
     assert message in done.err
+    assert len(done.err.strip().splitlines()) == 1
 
 
-def test_the_list_and_the_bench(cli):
-    done = cli("job=probe", "job.dry=true")
-    assert len({line.split()[0] for line in done.out.splitlines() if "lr=" in line}) == 216
+def listed(done):
+    assert done.status == 0, done.err
+    return {line.split()[0] for line in done.out.splitlines() if "lr=" in line}
+
+
+def test_the_list(cli):
+    """Without a checkpoint and without data: 216 different ids, jukemir's own when they are asked for."""
+    ours = cli("job=probe", "job.preset=jukemir216", "job.dry=true")
+    assert len(listed(ours)) == 216
+    assert "216 configurations" in ours.out
+    theirs = cli("job=probe", "job.preset=jukemir216", "job.dry=true", "job.jukemir=[debug,debug]")
+    assert len(listed(theirs)) == 216
+    assert "931d09133314c180443615815249a7415da09c86" in listed(theirs)  # that of jukemir's own test
+    assert not listed(ours) & listed(theirs)
+    other = cli("job=probe", "job.preset=jukemir216", "job.dry=true", "job.jukemir=[magnatagatune,clmr]")
+    assert not listed(theirs) & listed(other)
+
+
+def test_the_bench(cli):
     words = ["job.bench=0.2", "job.sizes=[300,80,80,16,5]", "job.protocol.max_steps=40", "job.axes.hidden=[[]]"]
     done = cli("job=probe", *words, run="bench")
     assert done.status == 0, done.err

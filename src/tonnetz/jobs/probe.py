@@ -49,7 +49,7 @@ def run(cfg: DictConfig, run: Run) -> float | None:
     device = choose_device(cfg.trainer.accelerator)
     device = torch.device("cpu") if device.type == "mps" else device  # which has no double precision
     if cfg.job.dry:
-        list_probes(probes)
+        list_probes(probes, jukemir_names(cfg.job))
         return None
     if cfg.job.bench is not None:
         return measure(cfg, run, probes, protocol, device)
@@ -107,10 +107,23 @@ def read_preset(job: DictConfig) -> dict[str, Any]:
     return preset
 
 
-def list_probes(probes: Sequence[Probe]) -> None:
-    """Print every configuration with its id."""
+def jukemir_names(job: DictConfig) -> list[str]:
+    """Dataset and representation whose configurations are listed with jukemir's ids. Raises UserError for others."""
+    names = [str(name) for name in job.jukemir or []]
+    if not names:
+        return names
+    if len(names) != 2 or job.preset != "jukemir216" or any(value is not None for value in job.protocol.values()):
+        raise UserError(
+            "job.jukemir: is [DATASET,REPRESENTATION], with job.preset=jukemir216 and its protocol unchanged"
+        )
+    return names
+
+
+def list_probes(probes: Sequence[Probe], names: Sequence[str] = ()) -> None:
+    """Print every configuration with its id; jukemir's own, where names of dataset and representation are given."""
     for probe in probes:
-        print(probe.id, *(f"{key}={value}" for key, value in asdict(probe).items()))
+        name = probe.jukemir_id(*names) if names else probe.id
+        print(name, *(f"{key}={value}" for key, value in asdict(probe).items()))
     print(f"{len(probes)} configurations")
 
 
