@@ -15,6 +15,7 @@ def quiet() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*The number of training batches .* is smaller than the logging interval.*",
         ".*lr_scheduler.step\\(\\).*before.*optimizer.step\\(\\).*",
+        ".*module\\(s\\) in eval mode at the start of training.*",  # a frozen backbone
         ".*isinstance\\(treespec, LeafSpec\\).*",
     ):
         warnings.filterwarnings("ignore", pattern)

@@ -26,6 +26,7 @@ from tonnetz.data.sets import EvaluationSet, check_names, read_roles
 from tonnetz.datasets.base import Corpus
 from tonnetz.errors import UserError
 from tonnetz.fewshot.episodes import Pool
+from tonnetz.fraction import thinned
 from tonnetz.frontend import Frontend, fingerprint
 from tonnetz.progress import progress_bar
 from tonnetz.splits import fold_tracks, split_works
@@ -63,7 +64,7 @@ class AudioData(L.LightningDataModule):
         folds: deal the tracks of the training and validation splits out to so many folds.
         fold: the fold (from 0) that validates while the others train; ``all`` trains on both splits.
         fold_by: ``recordings`` of every work over all folds, whole ``works``, or ``table``: the corpus's column fold.
-        fraction: part of the training tracks to keep.
+        fraction: part of the training tracks to keep, of every class its share, see `tonnetz.fraction`.
         taxonomy: name or file of an instrument tree; labels are mapped to its nodes. Null keeps them as they are.
         multilabel: null finds out.
         normalize: scale every recording to peak 1.
@@ -213,14 +214,7 @@ class AudioData(L.LightningDataModule):
 
     def _thin(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Keep `fraction` of the training tracks, drawn by the seed of the split."""
-        if self.fraction == 1:
-            return frame
-        train = np.flatnonzero((frame["split"] == "train").to_numpy())
-        random = np.random.default_rng([self.split_seed, 1])
-        dropped = random.permutation(train)[max(1, round(self.fraction * len(train))) :]
-        keep = np.ones(frame.height, bool)
-        keep[dropped] = False
-        return frame.filter(pl.Series(keep))
+        return thinned(frame, self.fraction, self.split_seed)
 
     @property
     def spec(self) -> DataSpec:

@@ -16,12 +16,14 @@ from tonnetz.tasks.base import Batch, Task
 
 
 class Classification(Task):
-    """Encoder, pooling, linear head.
+    """Encoder, pooling, head.
 
     Args:
         pooling: frames to one vector.
         loss: of (logits (B, K), target (B, K) with NaN = unknown); says how logits become probabilities.
-        dropout: before the head.
+        dropout: before the head, and behind its hidden layer.
+        hidden: size of a hidden layer of the head; null makes it linear.
+        frozen: keep the backbone as it is, its batch statistics too; pooling and head are trained.
         aggregate: windows to file: mean | max | noisy_or | top_k | linear_softmax of the probabilities.
         family_weight: weight of the auxiliary loss on instrument families.
         families: class -> family; null takes the top level of the taxonomy.
@@ -40,6 +42,8 @@ class Classification(Task):
         pooling: nn.Module,
         loss: nn.Module,
         dropout: float = 0.2,
+        hidden: int | None = None,
+        frozen: bool = False,
         aggregate: str = "mean",
         family_weight: float = 0.0,
         families: dict[str, str] | None = None,
@@ -51,7 +55,11 @@ class Classification(Task):
         self.pooling, self.criterion = pooling, loss
         self.aggregate, self.family_weight = aggregate, family_weight
         classes = len(self.spec.classes)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(pooling.out_dim, classes))  # type: ignore[arg-type]
+        self.head = _head(cast(int, pooling.out_dim), hidden, classes, dropout)
+        self.frozen = frozen
+        if frozen:
+            self.encoder.requires_grad_(False)
+            self.encoder.backbone.eval()
         self.register_buffer("thresholds", torch.full((classes,), 0.5))  # tuned on validation, kept with the weights
         self.family = FamilyLoss(self._family_indices(families)) if family_weight else None
         self.scores = nn.ModuleDict({stage: Scores(classes) for stage in ("valid", "test")})
@@ -71,6 +79,13 @@ class Classification(Task):
             raise UserError("task.family_weight needs families: set data.taxonomy=hornbostel_sachs or task.families")
         known = sorted(set(names) - {""})
         return tuple(known.index(name) if name else -1 for name in names)
+
+    def train(self, mode: bool = True) -> Classification:
+        """Choose training or evaluation; a frozen backbone stays in evaluation."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.backbone.eval()
+        return self
 
     def embed(self, batch: Batch) -> Tensor:
         """Pooled vector of each excerpt, (B, D)."""
@@ -183,3 +198,11 @@ class Classification(Task):
             counts = (target == 1).float().T @ self.decide(prob).float()
             return counts.numpy(), self.spec.classes, "test: files with one class in which the other is found"
         return confusion(prob, target, multilabel=False).numpy(), self.spec.classes, "test files"
+
+
+def _head(size: int, hidden: int | None, classes: int, dropout: float) -> nn.Sequential:
+    """Dropout and a linear layer; with a hidden layer, that and ReLU before it."""
+    if hidden is not None and hidden < 1:
+        raise UserError(f"task.hidden={hidden}: must be above 0, or null for a linear head")
+    before = [nn.Dropout(dropout), nn.Linear(size, hidden), nn.ReLU()] if hidden else []
+    return nn.Sequential(*before, nn.Dropout(dropout), nn.Linear(hidden or size, classes))
