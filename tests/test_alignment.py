@@ -20,6 +20,7 @@ from tonnetz.alignment import (
     write,
 )
 from tonnetz.errors import UserError
+from tonnetz.transposition import transpose, turn_towards
 
 HOP, WINDOW = 5.0, 15.0
 
@@ -213,8 +214,11 @@ def test_pairs():
 def test_compose_through_the_medoid():
     ratio, shift = np.array([1.1, 0.9, 1.0]), np.array([5.0, -3.0, 2.0])  # t_medoid = ratio t + shift
     pairs = np.array([[0, 3], [1, 3], [2, 3]])
-    every, found = compose(pairs, {"ratio": ratio, "shift": shift, "confidence": np.array([0.9, 0.5, 0.7])})
+    keys = np.array([4, -5, 0])  # of the medoid above the others
+    known = {"ratio": ratio, "shift": shift, "confidence": np.array([0.9, 0.5, 0.7]), "semitones": keys}
+    every, found = compose(pairs, known)
     assert len(every) == 6
+    assert found["semitones"].tolist() == [4, -5, 0, -3, 4, -5]
     for (a, b), r, s in zip(every[3:], found["ratio"][3:], found["shift"][3:], strict=True):
         t = 20.0
         assert ratio[b] * (r * t + s) + shift[b] == pytest.approx(ratio[a] * t + shift[a])
@@ -224,6 +228,7 @@ def test_compose_through_the_medoid():
 def test_file_and_lookup(tmp_path):
     ids = ["a", "b ü", "c"]
     found = {"shift": np.array([30.0, -4.0]), "ratio": np.array([1.0, 1.25]), "confidence": np.array([0.8, 0.2])}
+    found["semitones"] = np.array([-5.0, 0.0])
     file = tmp_path / "alignment.jsonl"
     write(file, ids, np.array([[0, 1], [1, 2]]), found, {"window": 15.0, "hop": 5.0, "model": "abc"})
     known = Alignment.load(file, "abc")
@@ -246,7 +251,7 @@ def test_file_and_lookup(tmp_path):
 
 def test_no_pairs_at_all(tmp_path):
     empty = {name: np.zeros(0) for name in ("shift", "ratio", "confidence")}
-    write(tmp_path / "a.jsonl", [], np.zeros((0, 2), int), empty, {"model": "m"})
+    write(tmp_path / "a.jsonl", [], np.zeros((0, 2), int), {**empty, "semitones": np.zeros(0)}, {"model": "m"})
     known = Alignment.of([], [], *empty.values())
     assert np.isnan(known.lookup(["a"], ["b"], [1.0])).all()
     assert known.sureness(["a"], ["b"]).tolist() == [0]
@@ -287,10 +292,38 @@ def test_holes_and_moved_windows_do_not_bend_the_time(method, seconds):
 
 def test_similarities_mark_what_is_not_there():
     vectors, first, count = stack(np.eye(4)[:3], np.eye(4)[:1])
-    s = similarities(vectors, first, count, np.array([[0, 1], [0, 0]]))
+    s, key = similarities(vectors, first, count, np.array([[0, 1], [0, 0]]))
+    assert key.tolist() == [0, 0]
     assert s.shape == (2, 3, 3)
     assert s[0].isnan().sum() == 6
     np.testing.assert_array_equal(s[1], np.eye(3))
+
+
+@pytest.mark.parametrize("method", ["lag", "tempo", "dtw"])
+@pytest.mark.parametrize("key", [0, 4, 7])
+def test_one_key_a_pair_chosen_by_the_windows(method, key):
+    """A part of b is a in another key, 30 s later; most of b is other music, in whose key the means agree better."""
+    a, other = path(120, 1, dim=48)(np.arange(0, 100, HOP)), path(240, 2, dim=48)(np.arange(0, 200, HOP))
+    there = transpose(torch.from_numpy(a), key).numpy()
+    pull = transpose(torch.from_numpy(a.mean(0)), (key + 6) % 12).numpy()  # of the rest of b, towards a wrong key
+    rest = other + 2 * pull / np.linalg.norm(pull)
+    rest /= np.linalg.norm(rest, axis=1, keepdims=True)
+    b = np.concatenate([rest[:6], there[:12], rest[6:]])
+    vectors, first, count = stack(a, b)
+    means = [
+        torch.nn.functional.normalize(vectors[f : f + n].mean(0, True), dim=-1)
+        for f, n in zip(first, count, strict=True)
+    ]
+    assert turn_towards(*means)[1].tolist() == [(key + 6) % 12]
+    found = align(vectors, first, count, np.array([[0, 1]]), WINDOW, HOP, method, turns=12)
+    assert found["semitones"] == (key + 5) % 12 - 5
+    assert found["shift"] == pytest.approx(6 * HOP, abs=HOP / 2)
+    turned_back = align(*stack(there, b), np.array([[0, 1]]), WINDOW, HOP, method)
+    assert found["confidence"] == pytest.approx(turned_back["confidence"], abs=1e-5)
+    if key:
+        lost = align(vectors, first, count, np.array([[0, 1]]), WINDOW, HOP, method)
+        assert found["confidence"] > lost["confidence"]
+        assert lost["semitones"] == 0
 
 
 def test_a_hundred_versions_take_a_second():

@@ -481,8 +481,27 @@ def test_queries_at_several_tempi_take_the_nearest(tmp_path, works, how):
     whole = index.calibration(100)
     np.testing.assert_allclose(whole.nearest, np.sort(np.where(stranger, table, np.inf).min(1)), atol=1e-5)
     assert np.isin(whole.pairs.round(4), table[torch.from_numpy(stranger)].numpy().round(4)).mean() > 0.95
-    centroids = [search(index, *some, top=3, mode="centroids") for some in ((queries, valid), (queries[1], valid[1]))]
-    np.testing.assert_array_equal(centroids[0].place, centroids[1].place)
+    means = torch.full((40, 9), torch.inf)
+    for asked, there in zip(queries, valid, strict=True):
+        mean = F.normalize((F.normalize(asked, dim=-1) * there[..., None]).sum(1), dim=-1)
+        means = torch.minimum(means, 1 - mean @ index.centroids().vectors.T)
+    points = search(index, queries, valid, top=9, mode="centroids")  # of the tempi the nearest counts here, too
+    np.testing.assert_allclose(points.distance, means.sort(1).values, atol=1e-5)
+    work = torch.from_numpy(index.work)
+    scale = index.calibration(100, "centroids")
+    strange = means.scatter(1, work[:, None], torch.inf)
+    np.testing.assert_allclose(scale.nearest, strange.amin(1).sort().values, atol=1e-5)
+    assert np.isin(scale.pairs.round(4), strange.numpy().round(4)).mean() > 0.95
+    kin = []
+    for r in range(40):
+        others = F.normalize(index.windows.vectors, dim=-1)
+        units = [others[index.windows.row == o].mean(0) for o in np.flatnonzero(index.work == index.work[r]) if o != r]
+        rest = F.normalize(torch.stack([F.normalize(u, dim=0) for u in units]).sum(0), dim=0)
+        tried = [
+            F.normalize(F.normalize(q[r][v[r]], dim=-1).sum(0), dim=0) for q, v in zip(queries, valid, strict=True)
+        ]
+        kin.append(min(1 - float(t @ rest) for t in tried))
+    np.testing.assert_allclose(scale.kin, np.sort(kin), atol=1e-5)
 
 
 def test_a_part_of_a_recording_asks_with_the_same_part_at_all_tempi(tmp_path):

@@ -18,10 +18,12 @@ from torch import Tensor
 from tonnetz.atomic import replacing
 from tonnetz.dtw import dtw
 from tonnetz.errors import UserError, suggest
+from tonnetz.transposition import in_one_key, in_semitones
 from tonnetz.windows import blocks, gather
 
 METHODS = ("lag", "votes", "tempo", "dtw")
 PAIRS = ("all", "medoid", "budget")
+RESULTS = ("ratio", "shift", "confidence", "semitones")
 RATIOS = (0.5, 2.0)  # tempo ratios that can be found
 
 
@@ -197,24 +199,27 @@ def align(
     share: float = 0.0,
     seed: int = 0,
     start: np.ndarray | None = None,
+    turns: int = 1,
 ) -> dict[str, np.ndarray]:
-    """`shift` in seconds, tempo `ratio` and `confidence` of pairs (P, 2) of recordings, (P,) each.
+    """`shift` in seconds, tempo `ratio`, `confidence` and `semitones` of pairs (P, 2) of recordings, (P,) each.
 
     A moment t of a is the moment ratio t + shift of b. `vectors` (M, D) are unit vectors of windows `hop` seconds
     apart; recording r has `count[r]` of them from `first[r]`. They begin at `start` (M,) seconds, where windows may
-    be missing or lie off the grid; without it they follow each other without holes.
+    be missing or lie off the grid; without it they follow each other without holes. With `turns` above 1 a is raised
+    by so many semitones as its windows say, see `similarities`.
     """
     check_method(method)
     if start is not None:
         vectors, first, count = lay(vectors, first, count, start, hop)
     order = np.argsort(count[pairs].max(1), kind="stable")  # pairs of like size are padded together
-    found = {name: np.zeros(len(pairs)) for name in ("shift", "ratio", "confidence")}
+    found = {name: np.zeros(len(pairs)) for name in RESULTS}
     largest = count[pairs[order]].max(1)
     tolerance = max(1.0, 0.25 * window / hop)
     for part in blocks(largest * (largest + 2 * vectors.shape[1])):
         chosen = order[part]
-        values = _block(similarities(vectors, first, count, pairs[chosen]), method, minimum, share, tolerance, seed)
-        for name, value in zip(("ratio", "shift", "confidence"), values, strict=True):
+        cells, key = similarities(vectors, first, count, pairs[chosen], turns)
+        values = (*_block(cells, method, minimum, share, tolerance, seed), in_semitones(key))
+        for name, value in zip(RESULTS, values, strict=True):
             found[name][chosen] = value.double().numpy()
     # Windows answer each other by their middles: j hop + window / 2 = ratio (i hop + window / 2) + shift.
     found["shift"] = hop * found["shift"] + window / 2 * (1 - found["ratio"])
@@ -232,10 +237,15 @@ def _block(
     return torch.ones_like(place), place, confidence
 
 
-def similarities(vectors: Tensor, first: np.ndarray, count: np.ndarray, pairs: np.ndarray) -> Tensor:
-    """Cosines (P, n, m) of the windows of pairs (P, 2), NaN where a recording has no window (or one that is NaN)."""
+def similarities(
+    vectors: Tensor, first: np.ndarray, count: np.ndarray, pairs: np.ndarray, turns: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Cosines (P, n, m) of the windows of pairs (P, 2), NaN where a recording has no window (or one that is NaN).
+
+    And in which key (P,) the first of a pair was read, with `turns` above 1: as job=identify chooses it.
+    """
     (a, real_a), (b, real_b) = (gather(vectors, first[side], count[side]) for side in pairs.T)
-    return (a @ b.mT).masked_fill(~(real_a[:, :, None] & real_b[:, None]), torch.nan)
+    return in_one_key(a, b, real_a, real_b, turns)
 
 
 def check_method(method: str) -> None:
@@ -323,6 +333,7 @@ def compose(pairs: np.ndarray, found: dict[str, np.ndarray]) -> tuple[np.ndarray
         "shift": (found["shift"][a] - found["shift"][b]) / found["ratio"][b],
         "ratio": ratio,
         "confidence": np.minimum(found["confidence"][a], found["confidence"][b]),
+        "semitones": in_semitones(found["semitones"][a] - found["semitones"][b]),
     }
     joined = {name: np.concatenate([found[name], chained[name]]) for name in chained}
     return np.concatenate([pairs, np.stack([pairs[a, 0], pairs[b, 0]], 1)]), joined
@@ -331,10 +342,11 @@ def compose(pairs: np.ndarray, found: dict[str, np.ndarray]) -> tuple[np.ndarray
 def write(
     path: Path, ids: Sequence[str], pairs: np.ndarray, found: dict[str, np.ndarray], facts: dict[str, Any]
 ) -> None:
-    """Write JSON Lines with id_a, id_b, shift, ratio, confidence and the `facts` (window, hop, model) of each pair."""
+    """Write JSON Lines with id_a, id_b, the RESULTS and the `facts` (window, hop, model) of each pair."""
     names = np.array([*ids, ""], dtype=object)
     columns: dict[str, Any] = {"id_a": names[pairs[:, 0]].tolist(), "id_b": names[pairs[:, 1]].tolist()}
     columns |= {name: found[name].round(4) for name in ("shift", "ratio", "confidence")}
+    columns["semitones"] = found["semitones"].astype(np.int64)
     text = {"id_a": pl.String, "id_b": pl.String}
     with replacing(path) as part:
         pl.DataFrame(columns, schema_overrides=text).with_columns(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tonnetz.centroids import centroid_distances, members
+from tonnetz.centroids import members, point_distances, recording_vectors
 from tonnetz.errors import UserError
 from tonnetz.transposition import turned
 from tonnetz.windows import CELLS, blocks, crops
@@ -189,17 +189,26 @@ def _recordings(
     return unrelated, np.concatenate(nearest), np.concatenate(kin)
 
 
+def _to_own(index: Index, asked: Tensor, rows: np.ndarray, points: Tensor) -> Tensor:
+    """Distances (n,) of recordings `rows` (n,), asking with (T, R, D), each to a point of its own (n, D)."""
+    turns = index.matching.turns
+    step = max(1, CELLS // (12 * len(asked) * asked.shape[2]))
+    parts = [torch.zeros(0)]
+    for part in (slice(begin, begin + step) for begin in range(0, len(rows), step)):
+        tried = turned(asked[:, rows[part]], turns)  # (turns, T, p, D)
+        parts.append(1 - (tried * points[part]).sum(-1).amax((0, 1)))
+    return torch.cat(parts)
+
+
 def _centroids(index: Index, pairs: np.ndarray, probes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same from recordings to works; kin is the centroid of the own work without the probe."""
     work, centroids, points = index.work, index.centroids().vectors, members(index)
-    tried = turned(points[pairs[:, 0]], index.matching.turns)  # (turns, n, D)
-    unrelated = 1 - (tried * centroids[work[pairs[:, 1]]]).sum(-1).amax(0)
-    mine, own = points[probes], torch.from_numpy(work[probes])
-    distance = centroid_distances(index, mine[:, None], torch.ones(len(mine), 1, dtype=torch.bool))  # (q, W)
-    distance = distance.scatter(1, own[:, None], torch.inf)
+    asked = torch.stack([recording_vectors(index, windows) for windows in index.asked])  # (T, R, D)
+    unrelated = _to_own(index, asked, pairs[:, 0], centroids[work[pairs[:, 1]]])
+    own = torch.from_numpy(work[probes])
+    distance = point_distances(index, asked[:, probes], centroids).scatter(1, own[:, None], torch.inf)  # (q, W)
     known = np.flatnonzero(work >= 0)
     total = torch.zeros_like(centroids).index_add_(0, torch.from_numpy(work[known]), points[known])
-    rest = F.normalize(total[own] - mine, dim=-1)
-    kin = 1 - (rest * mine).sum(-1)
+    kin = _to_own(index, asked, probes, F.normalize(total[own] - points[probes], dim=-1))
     alone = torch.bincount(torch.from_numpy(work[known]))[own] < 2
     return unrelated.numpy(), distance.amin(1).numpy(), kin.masked_fill(alone, torch.inf).numpy()

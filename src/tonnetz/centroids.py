@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from tonnetz.errors import UserError
 from tonnetz.reductions import TINY
 from tonnetz.transposition import turn_towards, turned
+from tonnetz.windows import Windows
 
 if TYPE_CHECKING:
     from tonnetz.index import Index
@@ -38,9 +39,9 @@ def members(index: Index) -> Tensor:
     return turn_towards(vectors, vectors[torch.from_numpy(first)], index.matching.turns)[0]
 
 
-def recording_vectors(index: Index) -> Tensor:
-    """One unit vector a recording (R, D): the mean of its windows."""
-    windows = index.windows
+def recording_vectors(index: Index, windows: Windows | None = None) -> Tensor:
+    """One unit vector a recording (R, D): the mean of its windows, at its own tempo unless others are given."""
+    windows = windows or index.windows
     total = torch.zeros(len(index), windows.vectors.shape[1])
     return F.normalize(total.index_add_(0, torch.from_numpy(windows.row), windows.vectors), dim=-1, eps=TINY)
 
@@ -64,14 +65,23 @@ def average(index: Index) -> Centroids:
 
 
 def centroid_distances(index: Index, queries: Tensor, valid: Tensor) -> Tensor:
-    """Cosine distances (Q, W) of the mean of each query's unit vectors (Q, S, D) to the centroids."""
+    """Cosine distances (Q, W) of the mean of each query's unit vectors ([T,] Q, S, D) to the centroids.
+
+    Of several tempi the nearest counts, as in `search`.
+    """
     centroids = index.centroids()
     if not centroids.works:
         raise UserError(f"{index.folder}: no recording has a work; give job.works=FILE.csv, or job.mode=recordings")
-    return 1 - (turned(mean_vectors(queries, valid), index.matching.turns) @ centroids.vectors.T).amax(0)
+    means = mean_vectors(queries, valid)
+    return point_distances(index, means if queries.ndim == 4 else means[None], centroids.vectors)
+
+
+def point_distances(index: Index, asked: Tensor, points: Tensor) -> Tensor:
+    """Cosine distances (Q, W) of unit vectors (T, Q, D), at the nearest tempo and in the nearest key, to (W, D)."""
+    return 1 - (turned(asked, index.matching.turns) @ points.T).amax((0, 1))
 
 
 def mean_vectors(queries: Tensor, valid: Tensor) -> Tensor:
-    """Unit means (Q, D) of the unit vectors of queries (Q, S, D)."""
+    """Unit means (..., D) of the unit vectors of queries (..., S, D)."""
     unit = F.normalize(queries.float(), dim=-1, eps=TINY) * valid[..., None]
-    return F.normalize(unit.sum(1), dim=-1, eps=TINY)
+    return F.normalize(unit.sum(-2), dim=-1, eps=TINY)

@@ -18,7 +18,7 @@ from tonnetz.centroids import centroid_distances
 from tonnetz.errors import UserError, suggest
 from tonnetz.reductions import TINY, distances
 from tonnetz.shortlist import Shortlist
-from tonnetz.transposition import best_turn, turned
+from tonnetz.transposition import in_one_key, turned
 from tonnetz.windows import CELLS, blocks, extents, gather
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ def search(
     """The `top` nearest recordings, works (by their nearest recording) or centroids of queries ([T,] Q, S, D).
 
     `valid` ([T,] Q, S) marks real windows. `faiss` True takes the approximate shortlist, False searches all of it,
-    None takes the shortlist when the index is large. Works of unknown name do not compete with others. Centroids are
-    compared at the queries' own tempo: a mean hardly knows of it.
+    None takes the shortlist when the index is large. Works of unknown name do not compete with others.
     """
     if mode not in MODES:
         raise UserError(f"job.mode={mode}{suggest(mode, MODES)}")
@@ -59,8 +58,7 @@ def search(
         raise UserError(f"{index.folder}: the index is empty; add recordings with job=index job.action=add")
     queries, valid = _at_tempi(queries, valid)
     if mode == "centroids":
-        own = index.tempi.index(index.tempo) if len(queries) > 1 else 0
-        return _best(centroid_distances(index, queries[own], valid[own]).numpy(), None, None, top)
+        return _best(centroid_distances(index, queries, valid).numpy(), None, None, top)
     code = index.work if mode == "works" else None
     step = max(1, CELLS // max(len(index), 1024 * queries.shape[2]))
     found = []
@@ -189,13 +187,9 @@ def similarities(
 
     And by how many semitones (P,) the queries were raised: to where their windows find the nearest ones.
     """
-    tried = turned(F.normalize(queries.float(), dim=-1, eps=TINY)[query], index.matching.turns)  # (turns, P, S, D)
+    asked = F.normalize(queries[query].float(), dim=-1, eps=TINY)  # (P, S, D)
     block, real = gather(index.windows.vectors, index.windows.first[row], index.windows.count[row])
-    cells = tried @ block.mT  # (turns, P, S, s)
-    near = cells.masked_fill(~real[:, None], -torch.inf).amax(-1)  # (turns, P, S)
-    best = best_turn(near.masked_fill(~valid[query], -torch.inf))  # (P,)
-    chosen = cells[best, torch.arange(len(row))]
-    return chosen.masked_fill(~(valid[query][:, :, None] & real[:, None]), torch.nan), best
+    return in_one_key(asked, block, valid[query], real, index.matching.turns)
 
 
 def _best(distance: np.ndarray, rows: np.ndarray | None, code: np.ndarray | None, top: int) -> Found:

@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 from tests.conftest import RATE
 from tonnetz import cli as command
 from tonnetz import index as index_module
+from tonnetz import search as searching
 from tonnetz.alignment import Alignment
 from tonnetz.data.recordings import find_recordings
 from tonnetz.index import Index
+from tonnetz.jobs import identify as job
 from tonnetz.jobs.identify import best_run, spots
 from tonnetz.jobs.index import file_table
 from tonnetz.search import search
@@ -427,6 +429,9 @@ def test_align(ask, place):
     lines = [json.loads(line) for line in (done.folder / "alignment.jsonl").read_text().splitlines()]
     assert len(lines) == WORKS * 3
     known = Alignment.load(done.folder / "alignment.jsonl", lines[0]["model"])
+    keys = {f"work{i}/v{j}": k for i in range(WORKS) for j, k in enumerate((0, 3, -2))}
+    right = [line["semitones"] == keys[line["id_b"]] - keys[line["id_a"]] for line in lines]
+    assert np.mean(right) > 0.9
     a = np.array([f"work{i}/v0" for i in range(WORKS)])
     b = np.array([f"work{i}/v1" for i in range(WORKS)])
     there = known.lookup(a, b, np.full(WORKS, 8.0), 4.0)
@@ -516,6 +521,47 @@ def test_recordings_longer_than_a_window(ask, index, tmp_path, seconds):
     assert one["recording"].endswith("b.wav")
     assert one["shift"] == pytest.approx(23, abs=0.5)
     assert one["match_start"] - one["query_start"] == pytest.approx(23, abs=0.5)
+
+
+def test_queries_of_ten_seconds_to_twenty_minutes(ask, index, tmp_path, monkeypatch):
+    """In another key, tempo and timbre each; what is held at once stays bounded whatever the length."""
+    for folder in ("more", "ask"):
+        (tmp_path / folder).mkdir()
+    for work in (60, 61):
+        soundfile.write(tmp_path / "more" / f"{work}.wav", tune(work, seconds=70), RATE)
+    (tmp_path / "works.csv").write_text("file,work\nmore/60.wav,Sixty\nmore/61.wav,Sixty-one\n")
+    words = ["job=index", "job.action=add", f"job.inputs=[{tmp_path / 'more'}]", f"job.works={tmp_path / 'works.csv'}"]
+    assert ask(*words, run="more").status == 0
+    play = tune(60, key=3, pace=1.1, rolloff=0.7, seconds=70)
+    others = [tune(400 + i, seconds=80) for i in range(14)]
+    for name, sound in {
+        "ten": play[20 * RATE : 30 * RATE],
+        "middle": play[20 * RATE : 50 * RATE],
+        "minute": tune(61, key=-4, pace=0.92, seconds=60),
+        "twenty": np.concatenate([*others[:8], play, *others[8:]]),
+    }.items():
+        soundfile.write(tmp_path / "ask" / f"{name}.wav", sound, RATE)
+    held = []
+    keep = searching.in_one_key
+
+    def watch(a, b, *rest):
+        held.append(len(a) * a.shape[1] * b.shape[1])
+        return keep(a, b, *rest)
+
+    monkeypatch.setattr(searching, "in_one_key", watch)
+    monkeypatch.setattr(job, "CELLS", 2**20)
+    done = ask("job=identify", f"job.inputs=[{tmp_path / 'ask'}]")
+    assert done.status == 0, done.err
+    found = {name.split(".")[0]: item for name, item in read(done).items()}
+    works = {name: item["matches"][0]["work"] for name, item in found.items()}
+    assert works == {"ten": "Sixty", "middle": "Sixty", "minute": "Sixty-one", "twenty": "Sixty"}
+    assert found["twenty"]["windows"] > 2000
+    assert max(held) <= 2**20
+    assert len(held) > 1
+    for name, before in (("ten", -20), ("middle", -20), ("twenty", 640)):  # seconds until the play begins
+        best = found[name]["matches"][0]
+        assert best["semitones"] == -3
+        assert best["query_start"] - before == pytest.approx(1.1 * best["match_start"], abs=4), name
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -22,7 +22,7 @@ from tonnetz.jobs.compare import similarity_figure
 from tonnetz.manifest import Run
 from tonnetz.quiet import quiet
 from tonnetz.tracks import SPLITS
-from tonnetz.transposition import turn_towards, turned
+from tonnetz.transposition import turn_towards
 from tonnetz.windows import extents
 
 
@@ -47,11 +47,12 @@ def run(cfg: DictConfig, run: Run) -> None:
     window = round(float(found["length"][0]), 4)
     vectors = F.normalize(found["vectors"], dim=-1)
     first, count = extents(found["row"].numpy(), frame.height)
-    pairs, vectors = chosen(frame, vectors, found["row"], first, count, job, getattr(task, "matching", None))
+    turns = getattr(getattr(task, "matching", None), "turns", 1)
+    pairs = chosen(frame, vectors, found["row"], job, turns)
     laid = lay(vectors, first, count, found["start"].numpy(), step)
-    result = align(*laid, pairs, window, step, job.method, job.minimum, job.overlap, job.seed)
+    result = align(*laid, pairs, window, step, job.method, job.minimum, job.overlap, job.seed, turns=turns)
     if len(pairs):
-        draw(*laid, pairs, result, window, step, frame["id"].to_list(), run)
+        draw(*laid, pairs, result, window, step, turns, frame["id"].to_list(), run)
     if job.pairs == "medoid":
         pairs, result = compose(pairs, result)
     file = run.folder / "alignment.jsonl"
@@ -72,21 +73,16 @@ def thin(found: dict[str, Tensor], step: float, hop: float) -> tuple[dict[str, T
     return {name: value[torch.from_numpy(keep)] for name, value in found.items()}, step * times
 
 
-def chosen(
-    frame: pl.DataFrame, vectors: Tensor, row: Tensor, first: np.ndarray, count: np.ndarray, job: Any, matching: Any
-) -> tuple[np.ndarray, Tensor]:
-    """Pairs (P, 2) of recordings of a work; and the vectors, in the key of the work's first recording."""
+def chosen(frame: pl.DataFrame, vectors: Tensor, row: Tensor, job: Any, turns: int) -> np.ndarray:
+    """Pairs (P, 2) of recordings of a work. A medoid is chosen by mean vectors, in the key of the first recording."""
     work = (frame["work"].rank("dense").cast(pl.Int64) - 1).fill_null(-1).to_numpy()
     mean = torch.zeros(len(work), vectors.shape[1]).index_add_(0, row, vectors)
-    if getattr(matching, "turns", 1) > 1:
-        place, inverse = np.unique(work, return_index=True, return_inverse=True)[1:]
-        key = turn_towards(mean, mean[torch.from_numpy(place[inverse])])[1]  # (N,)
-        vectors = turned(vectors)[key[row], torch.arange(len(vectors))]
-        mean = torch.zeros_like(mean).index_add_(0, row, vectors)
+    place, inverse = np.unique(work, return_index=True, return_inverse=True)[1:]
+    mean = turn_towards(mean, mean[torch.from_numpy(place[inverse])], turns)[0]
     pairs = same_work_pairs(work, job.pairs, job.budget, job.seed, F.normalize(mean, dim=-1))
     if not len(pairs):
         raise UserError(f"job.split={job.split}: no work has two recordings there; nothing can be aligned")
-    return pairs, vectors
+    return pairs
 
 
 def draw(
@@ -97,12 +93,13 @@ def draw(
     result: dict[str, np.ndarray],
     window: float,
     step: float,
+    turns: int,
     ids: list[str],
     run: Run,
 ) -> None:
     """A picture of the pair with the median confidence."""
     middle = np.argsort(result["confidence"])[len(pairs) // 2]
-    cells = similarities(vectors, first, count, pairs[[middle]])[0].numpy()
+    cells = similarities(vectors, first, count, pairs[[middle]], turns)[0][0].numpy()
     line = result["ratio"][middle], result["shift"][middle]
     picture = similarity_figure(cells, step, window, *line, [ids[r] for r in pairs[middle]])
     save(picture, run.folder / "figures" / "alignment.png")

@@ -23,7 +23,6 @@ from tonnetz.jobs.index import UNCALIBRATED, check, facts_of, plan_for
 from tonnetz.manifest import Run, write_json
 from tonnetz.quiet import quiet
 from tonnetz.reductions import TINY
-from tonnetz.transposition import best_turn, in_semitones, turned
 
 
 def run(cfg: DictConfig, run: Run) -> None:
@@ -66,19 +65,18 @@ def compare(experiment: Experiment, index: Index, cfg: DictConfig) -> tuple[dict
     tried = [float(index.matching.pairs(*_pair(a["vectors"], b["vectors"]))) for a in asked]
     distance, tempo, a = min(zip(tried, tempi, asked, strict=True), key=lambda one: one[0])
     units = [F.normalize(side["vectors"], dim=-1, eps=TINY) for side in (a, b)]
-    cells = turned(units[0], index.matching.turns) @ units[1].T  # (turns, S, s)
-    key = int(best_turn(cells.amax(-1)))
-    units[0] = turned(units[0], index.matching.turns)[key]
     start = torch.cat([a["start"] / tempo, b["start"]]).numpy()  # of a at the tempo that is heard
     count = np.array([len(side["start"]) for side in (a, b)])
     step, length = step_of(np.repeat([0, 1], count), start), float(b["length"][0])
     laid = lay(torch.cat(units), np.cumsum(count) - count, count, start, step)
     pair = np.array([[0, 1]])
-    aligned = align(*laid, pair, length, step, cfg.job.method, cfg.job.minimum, cfg.job.overlap)
+    turns = index.matching.turns
+    aligned = align(*laid, pair, length, step, cfg.job.method, cfg.job.minimum, cfg.job.overlap, turns=turns)
     aligned["ratio"] = aligned["ratio"] / tempo
     result = {"a": paths[0], "b": paths[1], "windows": count.tolist(), "distance": distance}
-    result |= {"semitones": in_semitones(key), **{name: float(value[0]) for name, value in aligned.items()}}
-    picture = similarities(*laid, pair)
+    result |= {"semitones": int(aligned.pop("semitones")[0])}
+    result |= {name: float(value[0]) for name, value in aligned.items()}
+    picture = similarities(*laid, pair, turns)[0]
     if cfg.job.method == "dtw":
         place = warp(picture, cfg.job.minimum, cfg.job.overlap)[3][0].numpy()  # (n,)
         middles = [pace * (step * i + length / 2) for pace, i in ((tempo, np.arange(len(place))), (1.0, place))]

@@ -25,12 +25,14 @@ from tonnetz.index import Index
 from tonnetz.jobs.index import UNCALIBRATED, as_list, check, index_folder, misled, plan_for
 from tonnetz.jobs.predict import report_bad
 from tonnetz.manifest import Run, write_json
+from tonnetz.progress import progress_bar
 from tonnetz.quiet import quiet
 from tonnetz.rejection import equal_error
 from tonnetz.search import nearest_tempo, search, similarities
 from tonnetz.transposition import in_semitones
-from tonnetz.windows import extents, gather, stacked
+from tonnetz.windows import CELLS, extents, gather, stacked
 
+QUERIES = 16  # recordings whose vectors are held at once
 COLUMNS = ["query", "match", "rank", "work", "recording", "distance", "z", "p", "chance"]
 MET = ["query_start", "match_start", "shift", "confidence", "semitones"]
 PLACES = [*MET[:2], "ratio", *MET[2:]]  # second t of the query is second ratio x t + shift of the match
@@ -47,8 +49,13 @@ def run(cfg: DictConfig, run: Run) -> None:
     experiment, _ = restore(cfg, list(HydraConfig.get().overrides.task))
     check(index, experiment)
     device = choose_device(cfg.trainer.accelerator)
-    found = embed_files(experiment, paths, plan_for(index, experiment, cfg.job.pad), device, errors)
-    results = identify(index, found, paths, cfg.job)
+    plan, results = plan_for(index, experiment, cfg.job.pad), list[dict[str, Any]]()
+    with progress_bar("looking up") as advance:
+        for begin in range(0, len(paths), QUERIES):  # the vectors of all may be too many
+            some = paths[begin : begin + QUERIES]
+            found = embed_files(experiment, some, plan, device, errors)
+            results += identify(index, found, some, cfg.job)
+            advance(begin + len(some), len(paths))
     write_json(run.folder / "matches.json", results)
     write_matches(run.folder / "matches.csv", results)
     show(results, cfg.job.show)
@@ -186,7 +193,8 @@ def offsets(
     owner, window = np.nonzero(valid.numpy())
     own = index.windows
     step = step_of(np.r_[own.row, len(index) + owner], np.r_[own.start.numpy(), paced[owner, window]])
-    blocks = ((asked[i : i + 64], row[i : i + 64]) for i in range(0, len(row), 64))
+    size = max(1, CELLS // max(1, valid.shape[1] * int(own.count[row].max(initial=1))))  # pairs at once
+    blocks = ((asked[i : i + size], row[i : i + size]) for i in range(0, len(row), size))
     parts = [_meet(index, queries, valid, paced, *block, step) for block in blocks]
     columns = [np.concatenate(values) for values in zip(*parts, strict=True)] if parts else [np.zeros(0)] * 5
     named = {"ratio": 1 / tempo, **dict(zip(MET, columns, strict=True))}
@@ -214,7 +222,7 @@ def _meet(
     shift, sure = lag(grid.masked_fill(torch.from_numpy(off[0][:, :, None] | off[1][:, None]), torch.nan)[:, :-1, :-1])
     best = best_run(grid[:, :-1, :-1]).numpy()[:, None]  # the last places took the windows that have none
     here, there = (i == best // (grid.shape[2] - 1)).argmax(1), (j == best % (grid.shape[2] - 1)).argmax(1)
-    semitones = np.array([in_semitones(turn) for turn in key.tolist()])
+    semitones = in_semitones(key.numpy())
     return begin[pairs[:, 0], here], end[pairs[:, 0], there], step * shift.numpy(), sure.numpy(), semitones
 
 
