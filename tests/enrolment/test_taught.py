@@ -15,6 +15,7 @@ from tonnetz.enrolment.measure import Measure
 from tonnetz.enrolment.taught import HEADS, UNKNOWN, UNSURE, Enrolment, head_of
 from tonnetz.enrolment.timeline import boundaries, label_track, runs, smooth
 from tonnetz.errors import UserError
+from tonnetz.fewshot.background import Background
 from tonnetz.heads import SimpleShot
 from tonnetz.losses import Prototypes
 from tonnetz.taxonomy import Taxonomy
@@ -171,7 +172,7 @@ def test_the_header_says_everything_in_json(enrolment, tmp_path):
     assert head["format"] == 1
     assert {c["name"]: c["count"] for c in head["classes"]} == LABELS
     assert head["facts"]["encoder"] == "e1"
-    assert head["reject"]["file"]["distance"] == enrolment.limit().distance
+    assert head["reject"]["file"]["threshold"] == enrolment.limit().threshold
     assert len(head["examples"]) == sum(LABELS.values())
 
 
@@ -222,16 +223,16 @@ def test_the_threshold_accepts_a_share_of_left_out_examples(accept):
         kin.append(float(found.left_out[i].min()))
         stranger.append(min(float(d) for c, d in enumerate(found.left_out[i]) if c != int(found.code[i])))
     limit = found.limit("file", accept)
-    assert limit.distance == pytest.approx(np.quantile(kin, accept, method="inverted_cdf"))
-    assert limit.accepted == pytest.approx(np.mean(np.array(kin) <= limit.distance))
-    assert limit.passed == pytest.approx(np.mean(np.array(stranger) <= limit.distance))
+    assert limit.threshold == pytest.approx(np.quantile(kin, accept, method="inverted_cdf"))
+    assert limit.accepted == pytest.approx(np.mean(np.array(kin) <= limit.threshold))
+    assert limit.passed == pytest.approx(np.mean(np.array(stranger) <= limit.threshold))
     assert abs(limit.accepted - accept) <= 1 / len(kin)
 
 
 def test_single_examples_tell_nothing_about_the_unknown():
     found = Enrolment.build(made_with(), *sounds({"violin": 1, "cello": 1}))
-    assert found.limit().distance is None
-    answers = found.decide(torch.tensor([[0.9, 0.1]]), torch.tensor([[1e9, 1e9]]), None)
+    assert found.limit().threshold is None
+    answers = found.decide(torch.tensor([[0.9, 0.1]]), *[torch.tensor([[1e9, 1e9]])] * 2, None)
     assert answers.text == ["cello"]
     assert found.describe()["accuracy"] is None
     assert len(found.warnings()) == 2
@@ -251,7 +252,63 @@ def test_windows_have_a_threshold_of_their_own(enrolment):
     weights = 1 / np.bincount(enrolment.row)[enrolment.row]  # every example counts the same
     nearest = windows.min(1).values.numpy()
     expected = np.quantile(nearest, 0.85, weights=weights, method="inverted_cdf")
-    assert enrolment.limit("window", 0.85).distance == pytest.approx(expected)
+    assert enrolment.limit("window", 0.85).threshold == pytest.approx(expected)
+
+
+@pytest.fixture
+def told():
+    """An enrolment that knows how forty other classes lie; one class has one example."""
+    random = torch.Generator().manual_seed(2)
+    codes = torch.arange(40).repeat_interleave(10)
+    z = 2 * torch.randn(40, DIM, generator=random)[codes] + torch.randn(400, DIM, generator=random)
+    background = Background(DIM)
+    background.fit(z, codes)
+    return Enrolment.build(made_with(), *sounds(LABELS | {"harp": 1}), background=background)
+
+
+@pytest.mark.parametrize("kind", ["file", "window"])
+def test_left_out_ratios_equal_doing_it(told, kind):
+    assert told.judged(None) == "ratio"
+    found = told.left_out_novelties(kind)
+    asked, row = (told.vectors, torch.arange(len(told.code))) if kind == "file" else (told.windows, told.row)
+    for m in range(0, len(row), 3):
+        i = int(row[m])
+        code = int(told.code[i])
+        if told.count[code] == 1:
+            assert torch.isinf(found[m, code])
+            continue
+        others = (told.row != i).nonzero()[:, 0]
+        kept = [e for j, e in enumerate(told.examples) if j != i]
+        renumbered = told.row[others] - (told.row[others] > i).long()
+        rest = Enrolment.build(told.facts, kept, told.windows[others], renumbered, background=told.background)
+        torch.testing.assert_close(found[m], rest.novelties(asked[m : m + 1])[0], rtol=1e-6, atol=1e-6)
+    kin = found.min(1).values[told.shared[row]]
+    if kind == "file":
+        assert told.limit().threshold == pytest.approx(np.quantile(kin, 0.8, method="inverted_cdf"))
+    assert not torch.equal(told.novelties(told.vectors, "distance"), told.novelties(told.vectors))
+    torch.testing.assert_close(told.left_out_novelties("file", "distance"), told.left_out)
+
+
+def test_the_background_is_kept_in_the_file_and_files_without_it_are_judged_by_distance(told, enrolment, tmp_path):
+    told.save(tmp_path / "a.protos")
+    again = Enrolment.load(tmp_path / "a.protos")
+    torch.testing.assert_close(again.novelties(told.vectors), told.novelties(told.vectors))
+    assert again.limit() == told.limit()
+    assert again.remove(["oboe"]).background is not None
+    assert again.add(*sounds({"trumpet": 3}, seed=5)).background is not None
+    enrolment.save(tmp_path / "b.protos")  # as they were before
+    old = Enrolment.load(tmp_path / "b.protos")
+    assert old.judged(None) == "distance"
+    assert torch.equal(old.novelties(old.vectors), old.distances(old.vectors))
+    with pytest.raises(UserError, match="do not know how training classes lie") as error:
+        old.judged("ratio")
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="did you mean 'ratio'"):
+        told.judged("ratios")
+    tensors = {"vectors": told.vectors, "windows": told.windows, "row": told.row, "background.mean": torch.zeros(3)}
+    save_file(tensors, tmp_path / "c.protos", {"tonnetz": json.dumps(told.describe())})
+    with pytest.raises(UserError, match="broken"):
+        Enrolment.load(tmp_path / "c.protos")
 
 
 def test_answers_back_off_to_a_family_and_to_nothing():
@@ -261,7 +318,7 @@ def test_answers_back_off_to_a_family_and_to_nothing():
     near = torch.zeros(4, 3).double()
     far = near.clone()
     far[3] = 5.0
-    answers = found.decide(prob, far, 4.0, 0.7)
+    answers = found.decide(prob, near, far, 4.0, 0.7)
     assert answers.text == ["cello", "some bowed lute", UNSURE, UNKNOWN]
     assert answers.node == ["cello", "bowed_lutes", "", "oboe"]
     assert answers.level.tolist()[:3] == [0, 1, found.levels.shape[1]]

@@ -152,7 +152,8 @@ def test_enrolment_says_what_it_knows(place):
     assert found["facts"]["measure"]["distance"] == checkpoint["tonnetz"]["config"]["loss"].get("distance", "euclidean")
     assert found["facts"]["window"] == 0.5
     assert 0 <= found["accuracy"] <= 1
-    assert found["reject"]["file"]["distance"] > 0
+    assert found["reject"]["novelty"] == "ratio"
+    assert np.isfinite(found["reject"]["file"]["threshold"])
     assert str(place) not in json.dumps(found)  # nothing of this machine
 
 
@@ -266,7 +267,7 @@ def test_recordings_of_all_sorts_are_classified(ask, questions):
         steps = item["family"]
         assert steps[0] == {"node": item["label"], "probability": item["probability"]}
         assert [s["probability"] for s in steps] == sorted(s["probability"] for s in steps)
-        assert item["unknown"] == (item["distance"] > item["threshold"])
+        assert item["unknown"] == (item["novelty"] > item["threshold"])
     windows = rows(done.folder / "timeline.csv")
     assert len(windows) == sum(item["windows"] for item in found["files"])
     short = next(item for item in found["files"] if item["path"].endswith("violin/0.wav"))
@@ -298,7 +299,7 @@ def test_one_window_of_another_opinion_makes_no_segment(protos):
     start = torch.arange(9).double()
     for width, expected in ((1, ["clarinet", "piano", "clarinet", "unknown", "clarinet"]), (3, ["clarinet"])):
         job = SimpleNamespace(mass=0.5, smooth=width)
-        found = timeline(enrolment, prob, away, start, start + 1, 5.0, job)
+        found = timeline(enrolment, [prob, away, away], start, start + 1, 5.0, job)
         assert [s["label"] for s in found["segments"]] == expected
         assert [w["answer"] for w in found["timeline"]][4] == "piano"  # the windows stay as they are
         assert found["segments"][-1]["end"] == 9.0
@@ -313,8 +314,8 @@ def test_folders_as_truth(ask, questions):
     known = np.array([name != "harp" for name in folder])
     right = np.array([item["label"] == name for item, name in zip(files, folder, strict=True)])
     assert truth["accuracy"] == pytest.approx(right[known].mean())
-    distance = np.array([item["distance"] for item in files])
-    assert truth["file"]["auroc"] == pytest.approx(roc_auc_score(known, -distance), abs=1e-6)
+    novelty = np.array([item["novelty"] for item in files])
+    assert truth["file"]["auroc"] == pytest.approx(roc_auc_score(known, -novelty), abs=1e-6)
     assert truth["file"]["oscr"] <= truth["file"]["auroc"] + 1e-6
     by_name = {row["folder"]: row for row in truth["classes"]}
     assert by_name["harp"]["label"] is None
@@ -346,11 +347,19 @@ def test_other_heads(ask, questions, head):
 
 def test_rejection_can_be_set_and_switched_off(ask, questions):
     for i, (value, expected) in enumerate(
-        (("reject=false", False), ("threshold=1e-9", True), ("threshold=1e9", False))
+        (("reject=false", False), ("threshold=-1e9", True), ("threshold=1e9", False))
     ):
         done = ask("job=classify", f"job.inputs={questions / 'piano'}", f"job.{value}", run=f"run{i}")
         assert done.status == 0, done.err
         assert {row["unknown"] for row in rows(done.folder / "classify.csv")} == {str(expected).lower()}
+
+
+def test_novelty_by_distance(ask, questions):
+    done = ask("job=classify", f"job.inputs={questions}", "job.novelty=distance")
+    assert done.status == 0, done.err
+    for item in done.json("classify.json")["files"]:
+        assert item["novelty"] == item["distance"]
+        assert item["unknown"] == (item["distance"] > item["threshold"])
 
 
 def test_bad_recordings_stop_it_or_are_left_out(ask, questions):
@@ -368,6 +377,7 @@ def test_any_checkpoint_that_embeds_serves(ask, place, questions, tmp_path):
     mine = tmp_path / "plain.protos"
     done = ask("job=enroll", f"job.examples={place / 'examples'}", ckpt="plain", protos=mine)
     assert done.status == 0, done.err
+    assert Enrolment.load(mine).judged(None) == "distance"  # no few-shot task, no background
     measure = Enrolment.load(mine).facts["measure"]
     assert (measure["distance"], measure["normalize"]) == ("squared", "l2")
     done = ask("job=classify", f"job.inputs={questions}", ckpt="plain", protos=mine, run="plain")
@@ -407,7 +417,7 @@ def test_prototypes_of_another_encoder_are_refused(ask, place, questions, protos
         (["job=classify", "job.inputs=EXAMPLES", "job.mass=0"], "job.mass=0"),
         (["job=classify", "job.inputs=EXAMPLES", "job.accept=1.5"], "job.accept=1.5"),
         (["job=classify", "job.inputs=EXAMPLES", "job.reject=2"], "job.reject=2"),
-        (["job=classify", "job.inputs=EXAMPLES", "job.threshold=-1"], "job.threshold=-1"),
+        (["job=classify", "job.inputs=EXAMPLES", "job.novelty=rato"], "did you mean 'ratio'"),
         (["job=classify", "job.inputs=EXAMPLES", "job.hop=0"], "job.hop=0"),
         (["job=classify", "job.inputs=EXAMPLES", "job.truth=files"], "job.truth=files"),
         (["job=classify", "job.inputs=EXAMPLES/piano", "job.truth=folders"], "lies in no sub-folder"),

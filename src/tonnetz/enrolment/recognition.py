@@ -26,7 +26,7 @@ class Recognition:
             likeliest class (None when not enrolled), rejected share of files and of windows.
         accuracy: of the likeliest class, over files of enrolled classes; None without any.
         accepted_accuracy: share of these that are accepted and right.
-        file, window: auroc, oscr and fpr95 of telling enrolled from other classes by distance; None without both.
+        file, window: auroc, oscr and fpr95 of telling enrolled from other classes by novelty; None without both.
     """
 
     columns: list[str]
@@ -81,17 +81,17 @@ def truths(paths: Sequence[str], inputs: Sequence[str], enrolment: Enrolment) ->
 def recognise(
     enrolment: Enrolment,
     results: Sequence[Mapping[str, Any]],
-    distances: Mapping[str, Tensor],
+    novelties: Mapping[str, Tensor],
     truth: Sequence[tuple[str, str | None]],
 ) -> Recognition:
-    """Compare the results of files with their folders and classes, `distances` as job=classify gives them."""
+    """Compare the results of files with their folders and classes, `novelties` as job=classify gives them."""
     folders = sorted(dict(truth).items(), key=lambda pair: (pair[1] is None, pair[0]))
     columns = [*enrolment.names, UNKNOWN]
     classes = [_row(folder, label, columns, _of(results, truth, folder)) for folder, label in folders]
     known = torch.tensor([label is not None for _, label in truth])
     right = torch.tensor([item["label"] == label for item, (_, label) in zip(results, truth, strict=True)])
     kept = torch.tensor([not item["unknown"] for item in results])
-    row = distances["row"]
+    row = novelties["row"]
     window_right = torch.tensor(
         [w["label"] == label for item, (_, label) in zip(results, truth, strict=True) for w in item["timeline"]]
     )
@@ -100,8 +100,8 @@ def recognise(
         classes,
         float(right[known].double().mean()) if bool(known.any()) else None,
         float((right & kept)[known].double().mean()) if bool(known.any()) else None,
-        _open_set(distances["file"], known, right),
-        _open_set(distances["window"], known[row], window_right),
+        _open_set(novelties["file"], known, right),
+        _open_set(novelties["window"], known[row], window_right),
     )
 
 
@@ -123,10 +123,10 @@ def _row(folder: str, label: str | None, columns: Sequence[str], mine: Sequence[
     }
 
 
-def _open_set(distance: Tensor, known: Tensor, right: Tensor) -> dict[str, float | None]:
-    """How well the distance (M, C) to the nearest prototype tells the known (M,) from others."""
+def _open_set(novelty: Tensor, known: Tensor, right: Tensor) -> dict[str, float | None]:
+    """How well the novelty (M, C) to the nearest class tells the known (M,) from others."""
     if bool(known.all()) or not bool(known.any()):
         return {"auroc": None, "oscr": None, "fpr95": None}
-    score = -distance.min(1).values
+    score = -novelty.min(1).values
     values = auroc(score, known), oscr(score, known, right).area, false_positives_at(score, known)
     return dict(zip(("auroc", "oscr", "fpr95"), (round(value, 6) for value in values), strict=True))

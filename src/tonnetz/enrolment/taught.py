@@ -1,8 +1,9 @@
 """Classes that a user taught by a few examples: the prototypes file, and what it says of new vectors.
 
 The file is safetensors: `vectors` (N, D), one mean vector an example, `windows` (M, D) of which these are the means,
-`row` (M,) the example of each window, and `center` (D,), the mean of training, where the task keeps one. The key
-`tonnetz` of its header is JSON: format, what the vectors were made with, the classes and the examples.
+`row` (M,) the example of each window, and where the task keeps them `center` (D,), the mean of training, and
+`background.mean`, `.matrix` and `.variance`, how training classes lie (`tonnetz.fewshot.background`). The key `tonnetz`
+of its header is JSON: format, what the vectors were made with, the classes and the examples.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from tonnetz.atomic import replacing
 from tonnetz.enrolment.examples import Example
 from tonnetz.enrolment.lineage import Place, families, lines, nearest_family, place_of, some, table
 from tonnetz.enrolment.measure import Measure
+from tonnetz.enrolment.novelty import ACCEPT, Limit, chosen, threshold
 from tonnetz.errors import UserError, suggest
+from tonnetz.fewshot.background import Background
 from tonnetz.fewshot.protocol import mean_by_row
 from tonnetz.heads import BDCSPN, KNN, TIM, BaselinePP, Head, LogisticRegression, SimpleShot
 from tonnetz.metrics.openset import back_off
@@ -43,20 +46,7 @@ HEADS: dict[str, Callable[[], Head]] = {  # others, by the names that they have 
 LIKE = 1e-3  # distance of vectors of unit length below which two examples are one
 NEAR = 0.75  # of the spread of their examples: prototypes nearer than that nearly coincide
 UNKNOWN, UNSURE = "unknown", "unsure"
-ACCEPT = 0.9  # of left-out examples are nearer than the threshold
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A distance beyond which a vector is of no enrolled class; None where nothing tells.
-
-    `accepted` is the share of left-out examples that are nearer than that, `passed` the share that would be if their
-    whole class were left out.
-    """
-
-    distance: float | None
-    accepted: float | None
-    passed: float | None
+LIE = "background."  # tensors of the file that say how training classes lie
 
 
 @dataclass(frozen=True)
@@ -66,7 +56,8 @@ class Answers:
     label: Tensor  # the likeliest class
     probability: Tensor  # of that class
     distance: Tensor  # to the nearest prototype
-    unknown: Tensor  # too far from all
+    novelty: Tensor  # to the class that it is least new to
+    unknown: Tensor  # too new to all
     level: Tensor  # of the node that is sure enough, 0 the class; the number of levels when none is
     node: list[str]  # its name; "" for none
     text: list[str]  # class, "some bowed lute", "unsure" or "unknown"
@@ -83,6 +74,7 @@ class Enrolment:
         vectors: (N, D) float32, one an example.
         windows, row: (M, D) and (M,) the windows of the examples.
         center: (D,) mean of training, for heads that subtract it.
+        background: how training classes lie, for likelihood ratios.
     """
 
     def __init__(
@@ -94,9 +86,11 @@ class Enrolment:
         windows: Tensor,
         row: Tensor,
         center: Tensor | None = None,
+        background: Background | None = None,
     ) -> None:
         self.facts, self.places, self.examples = facts, list(places), list(examples)
         self.vectors, self.windows, self.row, self.center = vectors, windows, row, center
+        self.background = background
         self.names = [place.name for place in self.places]
         self.code = torch.tensor([self.names.index(e.label) for e in self.examples], dtype=torch.long)  # (N,)
         self.count = torch.bincount(self.code, minlength=len(self.names))  # (C,)
@@ -115,13 +109,14 @@ class Enrolment:
         row: Tensor,
         attach: bool = True,
         center: Tensor | None = None,
+        background: Background | None = None,
     ) -> Enrolment:
         """Learn the classes of examples from the vectors of their windows (M, D), `row` (M,) counting examples.
 
         A class whose name the tree lacks hangs below the family whose prototype is nearest, or stands alone with
         `attach` off. Raises UserError for fewer than two classes.
         """
-        empty = cls(facts, [], [], windows[:0], windows[:0], row[:0], center)
+        empty = cls(facts, [], [], windows[:0], windows[:0], row[:0], center, background)
         return empty.add(examples, windows, row, attach)
 
     def add(self, examples: Sequence[Example], windows: Tensor, row: Tensor, attach: bool = True) -> Enrolment:
@@ -133,7 +128,7 @@ class Enrolment:
             raise UserError(f"one class alone ({places[0].name}) tells nothing apart; give examples of two or more")
         vectors = torch.cat([self.vectors, mean_by_row(windows, row, len(examples))])
         windows, row = torch.cat([self.windows, windows]), torch.cat([self.row, row + len(self.examples)])
-        found = Enrolment(self.facts, places, joined, vectors, windows, row, self.center)
+        found = self._like(places, joined, vectors, windows, row)
         return found._attached(fresh) if attach and found.tree else found
 
     def _attached(self, fresh: Sequence[str]) -> Enrolment:
@@ -151,7 +146,13 @@ class Enrolment:
         places = list(self.places)
         for i, distances in zip(wanted, away, strict=True):
             places[i] = nearest_family(self.names[i], dict(zip(homes, distances, strict=True)))
-        return Enrolment(self.facts, places, self.examples, self.vectors, self.windows, self.row, self.center)
+        return self._like(places, self.examples, self.vectors, self.windows, self.row)
+
+    def _like(
+        self, places: Sequence[Place], examples: Sequence[Example], vectors: Tensor, windows: Tensor, row: Tensor
+    ) -> Enrolment:
+        """Other classes and examples, made alike."""
+        return Enrolment(self.facts, places, examples, vectors, windows, row, self.center, self.background)
 
     def remove(self, names: Sequence[str]) -> Enrolment:
         """Without classes. Raises UserError for one that is not there, and when fewer than two are left."""
@@ -165,7 +166,7 @@ class Enrolment:
         windows = kept[self.row]
         row = (kept.cumsum(0) - 1)[self.row[windows]]
         examples = [e for e in self.examples if e.label not in names]
-        return Enrolment(self.facts, places, examples, self.vectors[kept], self.windows[windows], row, self.center)
+        return self._like(places, examples, self.vectors[kept], self.windows[windows], row)
 
     # --- on disk
 
@@ -197,11 +198,13 @@ class Enrolment:
             places = [Place(c["name"], c["node"], c["attached"]) for c in head["classes"]]
             examples = [Example(**example) for example in head["examples"]]
             vectors, windows, row = (tensors[name] for name in ("vectors", "windows", "row"))
-            found = cls(head["facts"], places, examples, vectors, windows, row, tensors.get("center"))
+            lie = {name.removeprefix(LIE): value for name, value in tensors.items() if name.startswith(LIE)}
+            background = Background.of(lie) if lie else None
+            found = cls(head["facts"], places, examples, vectors, windows, row, tensors.get("center"), background)
             if len(found.vectors) != len(examples) or len(found.windows) != len(found.row):
                 raise ValueError("examples and vectors differ in number")
             return found
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path}: the prototypes are broken ({error}); make them anew with job=enroll") from None
 
     def check(self, path: str | Path, encoder: str | None, frontend: str | None) -> None:
@@ -217,6 +220,8 @@ class Enrolment:
         """Write the file, all of it or nothing."""
         tensors = {"vectors": self.vectors, "windows": self.windows, "row": self.row}
         tensors |= {"center": self.center} if self.center is not None else {}
+        lie = self.background.tensors() if self.background is not None else {}
+        tensors |= {LIE + name: value for name, value in lie.items()}
         with replacing(path) as part:
             save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"tonnetz": json.dumps(self.describe())})
 
@@ -227,12 +232,16 @@ class Enrolment:
             {**asdict(place), "count": int(self.count[i]), "accuracy": _known(accuracy[i]), "spread": _known(spread[i])}
             for i, place in enumerate(self.places)
         ]
-        limits = {kind: asdict(self.limit(kind)) for kind in ("file", "window")}
+        limits: dict[str, Any] = {kind: asdict(self.limit(kind)) for kind in ("file", "window")}
         return {
             "format": FORMAT,
             "facts": self.facts,
             "accuracy": _known(float(self.right[self.shared].double().mean())),
-            "reject": {**limits, "how": f"the distance within which {ACCEPT:.0%} of left-out examples lie"},
+            "reject": {
+                **limits,
+                "novelty": self.judged(None),
+                "how": f"{ACCEPT:.0%} of left-out examples are less novel",
+            },
             "classes": classes,
             "examples": [asdict(example) for example in self.examples],
         }
@@ -283,17 +292,49 @@ class Enrolment:
         asked = self.measure.points(self.windows)
         return self.measure.left_out(self.points, self.code, len(self.names), asked, self.row)
 
-    def limit(self, kind: str = "file", accept: float = ACCEPT) -> Limit:
-        """The reject threshold of a ``file``, or of a ``window``, whose distances are larger.
+    def judged(self, novelty: str | None) -> str:
+        """How novelty is measured here; see `tonnetz.enrolment.novelty.chosen`."""
+        return chosen(novelty, self.background is not None)
 
-        The distance within which the share `accept` of the left-out examples find a prototype; of windows, each counts
-        as its share of its example, so that long ones do not settle it alone.
+    def novelties(self, vectors: Tensor, novelty: str | None = None) -> Tensor:
+        """How new vectors (M, D) are to each class, (M, C): small is kin. Float64.
+
+        By ``ratio`` minus the log-likelihood ratio of "this class" against "any class at all", by ``distance`` the
+        distance of the prototype.
         """
+        if self.background is None or self.judged(novelty) == "distance":
+            return self.distances(vectors)
+        return -self.background.ratios(vectors, self._means, self.count)
+
+    @cached_property
+    def _means(self) -> Tensor:
+        """Mean vector (C, D) of the examples of each class, float64."""
+        total = self.vectors.new_zeros(len(self.names), self.vectors.shape[1], dtype=torch.double)
+        return total.index_add(0, self.code, self.vectors.double()) / self.count[:, None]
+
+    def left_out_novelties(self, kind: str = "file", novelty: str | None = None) -> Tensor:
+        """How new each example (N, C) is without it, or each window of it (M, C); infinite to what it was alone in."""
         whole = kind == "file"
-        away, row = (self.left_out, torch.arange(len(self.code))) if whole else (self.left_out_windows, self.row)
+        if self.background is None or self.judged(novelty) == "distance":
+            return self.left_out if whole else self.left_out_windows
+        asked, row = (self.vectors, torch.arange(len(self.code))) if whole else (self.windows, self.row)
+        code, others = self.code[row], self.count[self.code[row]] - 1  # (M,)
+        rest = (self._means * self.count[:, None])[code] - self.vectors[row].double()
+        rest = rest / others.clamp(min=1)[:, None]  # (M, D)
+        own = -self.background.ratios(asked[:, None], rest[:, None], others[:, None])[:, 0]  # (M, 1)
+        return self.novelties(asked, novelty).scatter(1, code[:, None], own.masked_fill(others[:, None] < 1, torch.inf))
+
+    def limit(self, kind: str = "file", accept: float = ACCEPT, novelty: str | None = None) -> Limit:
+        """The reject threshold of a ``file``, or of a ``window``, which is more novel.
+
+        The novelty below which the share `accept` of the left-out examples stay; of windows, each counts as its share
+        of its example, so that long ones do not settle it alone.
+        """
+        away = self.left_out_novelties(kind, novelty)
+        row = torch.arange(len(self.code)) if kind == "file" else self.row
         weight = self.shared.double()[row] / torch.bincount(row)[row]
         kept = weight > 0
-        return _limit(away[kept], self.code[row][kept], weight[kept] / weight.sum(), accept)
+        return threshold(away[kept], self.code[row][kept], weight[kept] / weight.sum(), accept)
 
     def warnings(self) -> list[str]:
         """What is doubtful about the classes: too few or repeated examples, prototypes that nearly coincide."""
@@ -351,20 +392,22 @@ class Enrolment:
         grid[code, number], mask[code, number] = self.vectors[order], True
         return grid[None], mask[None]
 
-    def decide(self, prob: Tensor, distance: Tensor, limit: float | None, mass: float = 0.5) -> Answers:
-        """Answers from probabilities and distances (M, C): beyond `limit` unknown, else the lowest sure node.
+    def decide(
+        self, prob: Tensor, distance: Tensor, novelty: Tensor, limit: float | None, mass: float = 0.5
+    ) -> Answers:
+        """Answers from probabilities, distances and novelties (M, C): above `limit` unknown, else the lowest sure node.
 
         mass: of the probability, more than which a sure node's classes have together.
         """
         best, label = prob.max(1)
-        nearest = distance.min(1).values
-        unknown = nearest > limit if limit is not None else torch.zeros_like(nearest, dtype=torch.bool)
+        newest = novelty.min(1).values
+        unknown = newest > limit if limit is not None else torch.zeros_like(newest, dtype=torch.bool)
         level, node = back_off(prob, self.levels, mass)
         named = [self.name(i) for i in node.tolist()]
         inner = (node >= len(self.names)).tolist()
         text = [some(name) if up else name or UNSURE for name, up in zip(named, inner, strict=True)]
         text = [UNKNOWN if far else word for far, word in zip(unknown.tolist(), text, strict=True)]
-        return Answers(label, best, nearest, unknown, level, named, text)
+        return Answers(label, best, distance.min(1).values, newest, unknown, level, named, text)
 
     def name(self, code: int) -> str:
         """The name of a class or node of `levels`; "" for -1."""
@@ -382,19 +425,6 @@ def head_of(name: str) -> Head:
     if name not in HEADS:
         raise UserError(f"job.head={name}: is unknown{suggest(name, [OWN, *HEADS])}")
     return HEADS[name]()
-
-
-def _limit(left_out: Tensor, code: Tensor, weight: Tensor, accept: float) -> Limit:
-    """The threshold of distances (N, C) of left-out examples of classes (N,), whose weights (N,) sum to 1."""
-    if not len(code):
-        return Limit(None, None, None)
-    kin = left_out.min(1).values
-    stranger = left_out.scatter(1, code[:, None], torch.inf).min(1).values  # what it would find as one
-    ranked, order = kin.sort()
-    enough = weight[order].cumsum(0) >= accept - 1e-9  # sums of weights are not exact
-    distance = ranked[int(enough.int().argmax())]
-    accepted, passed = (float(weight[values <= distance].sum()) for values in (kin, stranger))
-    return Limit(float(distance), accepted, passed)
 
 
 def _known(value: float) -> float | None:

@@ -31,7 +31,7 @@ from tonnetz.jobs.predict import report_bad
 from tonnetz.manifest import Run, write_json
 from tonnetz.quiet import quiet
 
-COLUMNS = ("answer", "label", "probability", "distance", "unknown", "node", "family")
+COLUMNS = ("answer", "label", "probability", "distance", "novelty", "unknown", "node", "family")
 
 
 def run(cfg: DictConfig, run: Run) -> None:
@@ -39,6 +39,7 @@ def run(cfg: DictConfig, run: Run) -> None:
     quiet()
     path, inputs = prototypes_file(cfg), check_keys(cfg)
     enrolment = Enrolment.load(path)
+    enrolment.judged(cfg.job.novelty)
     paths = find_recordings(inputs)
     truth = truths(paths, inputs, enrolment) if cfg.job.truth else []
     experiment, _ = restore(cfg, list(HydraConfig.get().overrides.task))
@@ -50,12 +51,12 @@ def run(cfg: DictConfig, run: Run) -> None:
     if not len(rows):
         report_bad(errors, run.folder, experiment.cfg.data.on_error, 0)
     names = [paths[row] for row in rows.tolist()]
-    results, distances = classify(enrolment, found, names, cfg.job)
+    results, novelties = classify(enrolment, found, names, cfg.job)
     write(run.folder, results, enrolment)
     show(results, cfg.job.show)
     if cfg.job.truth:
         known = [truth[row] for row in rows.tolist()]
-        tell(recognise(enrolment, results, distances, known), run)
+        tell(recognise(enrolment, results, novelties, known), run)
     print(f"{len(results)} of {len(paths)} files: {run.folder / 'classify.csv'}; for Audacity: {run.folder / 'labels'}")
     run.facts["files"] = {"classified": len(results), "bad": len(errors)}
     report_bad(errors, run.folder, experiment.cfg.data.on_error, len(results))
@@ -71,8 +72,6 @@ def check_keys(cfg: DictConfig) -> list[str]:
     for key in ("mass", "accept"):
         if not 0 < job[key] <= 1:
             raise UserError(f"job.{key}={job[key]}: must be above 0, at most 1")
-    if job.threshold is not None and job.threshold < 0:
-        raise UserError(f"job.threshold={job.threshold}: must be a distance, 0 or more, or null for the file's")
     if job.truth not in (None, "folders"):
         raise UserError(f"job.truth={job.truth}: must be folders or null")
     for key in ("window", "hop"):
@@ -85,7 +84,7 @@ def check_keys(cfg: DictConfig) -> list[str]:
 def classify(
     enrolment: Enrolment, found: Mapping[str, Tensor], paths: Sequence[str], job: Any
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """One dict a file with its windows, and the distances (M, C) of files and of windows.
+    """One dict a file with its windows, and the novelties (M, C) of files and of windows.
 
     `found` are vectors with row, start and length, sorted by row (see `tonnetz.embedding`); paths are those of the
     rows that occur. A file is judged by the mean of its vectors, as examples are.
@@ -93,9 +92,10 @@ def classify(
     row = found["row"].unique(return_inverse=True)[1]
     limits = {name: limit_of(enrolment, name, job) for name in ("file", "window")}
     whole = mean_by_row(found["vectors"], row, len(paths))
-    prob, away = _scored(enrolment, whole, job)
-    answers = enrolment.decide(prob, away, limits["file"], job.mass)
-    part_prob, part_away = _scored(enrolment, found["vectors"], job)
+    scored = _scored(enrolment, whole, job)
+    prob, _, novel = scored
+    answers = enrolment.decide(*scored, limits["file"], job.mass)
+    parts = _scored(enrolment, found["vectors"], job)
     results = []
     for i, path in enumerate(paths):
         mine = (row == i).nonzero()[:, 0]
@@ -104,20 +104,24 @@ def classify(
         item["probabilities"] = {name: round(p, 6) for name, p in zip(enrolment.names, prob[i].tolist(), strict=True)}
         start, end = found["start"][mine].double(), (found["start"] + found["length"])[mine].double()
         end = torch.maximum(end.clamp(max=item["seconds"]), start)
-        tracked = timeline(enrolment, part_prob[mine], part_away[mine], start, end, limits["window"], job)
-        results.append(item | tracked)
-    return results, {"file": away, "window": part_away, "row": row}
+        mine_scored = [values[mine] for values in parts]
+        results.append(item | timeline(enrolment, mine_scored, start, end, limits["window"], job))
+    return results, {"file": novel, "window": parts[2], "row": row}
 
 
 def limit_of(enrolment: Enrolment, kind: str, job: Any) -> float | None:
-    """The distance beyond which a file or a window is unknown; None for none."""
+    """The novelty beyond which a file or a window is unknown; None for none."""
     if not job.reject:
         return None
-    return enrolment.limit(kind, job.accept).distance if job.threshold is None else float(job.threshold)
+    if job.threshold is not None:
+        return float(job.threshold)
+    return enrolment.limit(kind, job.accept, job.novelty).threshold
 
 
-def _scored(enrolment: Enrolment, vectors: Tensor, job: Any) -> tuple[Tensor, Tensor]:
-    return enrolment.scores(vectors, job.head).softmax(1), enrolment.distances(vectors)
+def _scored(enrolment: Enrolment, vectors: Tensor, job: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Probabilities, distances and novelties (M, C) of vectors (M, D)."""
+    prob = enrolment.scores(vectors, job.head).softmax(1)
+    return prob, enrolment.distances(vectors), enrolment.novelties(vectors, job.novelty)
 
 
 def described(enrolment: Enrolment, answers: Answers, prob: Tensor, i: int) -> dict[str, Any]:
@@ -128,6 +132,7 @@ def described(enrolment: Enrolment, answers: Answers, prob: Tensor, i: int) -> d
         "label": enrolment.names[label],
         "probability": round(float(answers.probability[i]), 6),
         "distance": round(float(answers.distance[i]), 6),
+        "novelty": round(float(answers.novelty[i]), 6),
         "unknown": bool(answers.unknown[i]),
         "node": answers.node[i] or None,
         "family": [{"node": name, "probability": round(p, 6)} for name, p in enrolment.family(label, prob[i])],
@@ -135,10 +140,14 @@ def described(enrolment: Enrolment, answers: Answers, prob: Tensor, i: int) -> d
 
 
 def timeline(
-    enrolment: Enrolment, prob: Tensor, away: Tensor, start: Tensor, end: Tensor, limit: float | None, job: Any
+    enrolment: Enrolment, scored: Sequence[Tensor], start: Tensor, end: Tensor, limit: float | None, job: Any
 ) -> dict[str, Any]:
-    """The windows of a file as they are, and its label track: medians over neighbours, equal neighbours joined."""
-    answers = enrolment.decide(prob, away, limit, job.mass)
+    """The windows of a file as they are, and its label track: medians over neighbours, equal neighbours joined.
+
+    scored: probabilities, distances and novelties (n, C) of the windows.
+    """
+    prob, away, novel = scored
+    answers = enrolment.decide(prob, away, novel, limit, job.mass)
     times = zip(start.tolist(), end.tolist(), strict=True)
     windows = [
         {"start": round(a, 3), "end": round(b, 3), **described(enrolment, answers, prob, i)}
@@ -146,7 +155,7 @@ def timeline(
     ]
     calm = smooth(prob, job.smooth)
     calm = calm / calm.sum(1, keepdim=True).clamp(min=1e-12)
-    said = enrolment.decide(calm, smooth(away, job.smooth), limit, job.mass)
+    said = enrolment.decide(calm, smooth(away, job.smooth), smooth(novel, job.smooth), limit, job.mass)
     segments = runs(said.text, boundaries(start.numpy(), end.numpy()))
     keys = ("start", "end", "label")
     return {
@@ -191,12 +200,12 @@ def show(results: Sequence[dict[str, Any]], most: int) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    heads = ("file", "answer", "likeliest", "probability", "distance", "along time")
+    heads = ("file", "answer", "likeliest", "probability", "novelty", "along time")
     table = Table(*(Column(name, overflow="fold") for name in heads))
     for item in results[:most]:
         track = ", ".join(f"{s['label']} {s['start']:.1f}-{s['end']:.1f}" for s in item["segments"][:3])
         more = ", ..." * (len(item["segments"]) > 3)
-        numbers = f"{item['probability']:.2f}", f"{item['distance']:.3g}"
+        numbers = f"{item['probability']:.2f}", f"{item['novelty']:.3g}"
         table.add_row(Path(item["path"]).name, item["answer"], item["label"], *numbers, track + more)
     Console().print(table)
     if len(results) > most:

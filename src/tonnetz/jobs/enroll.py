@@ -16,8 +16,10 @@ from tonnetz.device import choose_device
 from tonnetz.embedding import embed_files, model_fingerprint, plan_of
 from tonnetz.enrolment.examples import Example, examine, find_examples
 from tonnetz.enrolment.measure import Measure
-from tonnetz.enrolment.taught import Enrolment, Limit
+from tonnetz.enrolment.novelty import Limit
+from tonnetz.enrolment.taught import Enrolment
 from tonnetz.errors import UserError, suggest
+from tonnetz.fewshot.background import Background
 from tonnetz.frontend import fingerprint
 from tonnetz.jobs.index import as_list
 from tonnetz.jobs.predict import report_bad
@@ -93,7 +95,15 @@ def grown(cfg: DictConfig, run: Run, path: Path) -> tuple[Enrolment, list[str]]:
         return old.add(examples, vectors, row, job.attach), doubts
     center = getattr(experiment.task, "center", None)
     center = None if center is None else center.float().cpu()
-    return Enrolment.build(facts_of(experiment, plan, job.tree), examples, vectors, row, job.attach, center), doubts
+    facts = facts_of(experiment, plan, job.tree)
+    background = background_of(experiment.task)
+    return Enrolment.build(facts, examples, vectors, row, job.attach, center, background), doubts
+
+
+def background_of(task: Any) -> Background | None:
+    """How the training classes of a few-shot task lie, on the CPU; None where it does not know."""
+    found = getattr(task, "background", None)
+    return found.cpu() if found is not None and bool(found.fitted) else None
 
 
 def _nothing(job: Any) -> Enrolment:
@@ -189,15 +199,15 @@ def show(enrolment: Enrolment, path: Path, doubts: Sequence[str]) -> None:
     if bool(enrolment.shared.any()):
         right = enrolment.right[enrolment.shared].double().mean()
         print(f"{right:.1%} of {int(enrolment.shared.sum())} examples are recognised when left out; ", end="")
-    print(threshold(enrolment.limit()))
+    print(threshold(enrolment.limit(), enrolment.judged(None)))
 
 
-def threshold(limit: Limit) -> str:
+def threshold(limit: Limit, novelty: str) -> str:
     """What the reject threshold is, in a sentence."""
-    if limit.distance is None or limit.accepted is None or limit.passed is None:
+    if limit.threshold is None or limit.accepted is None or limit.passed is None:
         return "nothing tells what is unknown: classes have one example"
-    numbers = f"{1 - limit.accepted:.0%} of them do; with their class unknown, {1 - limit.passed:.0%}"
-    return f"unknown is what lies beyond {limit.distance:.4g} ({numbers})"
+    numbers = f"{1 - limit.accepted:.0%} of them are; with their class unknown, {1 - limit.passed:.0%}"
+    return f"unknown is what has a novelty above {limit.threshold:.4g}, by {novelty} ({numbers})"
 
 
 def _place(enrolment: Enrolment, i: int) -> str:

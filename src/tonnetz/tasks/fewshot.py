@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from tonnetz.baseline import mfcc_statistics
 from tonnetz.data.classes import recordings
 from tonnetz.errors import UserError
+from tonnetz.fewshot.background import Background
 from tonnetz.fewshot.episodes import Episodes, Pool
 from tonnetz.fewshot.judging import Ladder, by_origin, chance, measures
 from tonnetz.fewshot.protocol import Protocol, answer, gather, mean_by_row, parts_of
@@ -77,6 +78,9 @@ class FewShot(Task):
         self.projection = nn.Linear(size, dim) if dim else nn.Identity()
         self.dim = dim or size
         self.whitening = Whitening(self.dim, whiten)
+        self.background = (
+            Background(self.dim) if whiten is not None else None
+        )  # how training classes lie, for job=enroll
         self.protocol = evaluation or Protocol()
         self.heads = {name: head for name, head in (heads or {}).items() if head is not None}
         self.classifier, self.tree = classifier, tree
@@ -188,10 +192,13 @@ class FewShot(Task):
         for batch in self.data.windows_of(frame):
             parts.append(self({key: value.to(self.device) for key, value in batch.items()}).float())
             rows.append(batch["row"])
-        z = mean_by_row(torch.cat(parts), torch.cat(rows).to(self.device), frame.height)
+        z, row = torch.cat(parts), torch.cat(rows).to(self.device)
+        clips = mean_by_row(z, row, frame.height)
         codes = frame["class"].rank("dense").cast(pl.Int64).to_torch().to(self.device)
-        self.whitening.fit(z, codes)
-        self.center.copy_(self.whitening(z).mean(0))
+        self.whitening.fit(clips, codes)
+        self.center.copy_(self.whitening(clips).mean(0))
+        if self.background is not None:
+            self.background.fit(mean_by_row(self.whitening(z), row, frame.height), codes)
 
     def _gather(self, stage: str, batch: Batch) -> None:
         z = self.embed(batch)
