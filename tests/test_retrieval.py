@@ -1,6 +1,7 @@
 """Retrieval over segments against loops over tracks, tempi and ranks."""
 
 import itertools
+import time
 
 import pytest
 import torch
@@ -143,3 +144,23 @@ def test_excerpts_of_queries():
     middle = evaluate(found, Matching("cosine", "mean"), seconds=(1.0, 1.0))
     assert middle.values["map"] == 1.0
     assert middle.distance[0, 1] < 1e-5 < everything.distance[0, 1]
+
+
+def test_five_thousand_recordings_of_three_chunks():
+    """All pairs and every metric within bounded blocks; some rows equal the definition."""
+    tracks, g = 5000, torch.Generator().manual_seed(0)
+    row = torch.arange(tracks).repeat_interleave(3)
+    work = torch.arange(tracks) // 5
+    z = torch.randn(tracks // 5, 32, generator=g)[work][row] + torch.randn(len(row), 32, generator=g)
+    found = Segments(z, row, work[row], torch.arange(3.0).repeat(tracks), torch.ones(len(row)))
+    begin = time.process_time()
+    result = evaluate(found, Matching("cosine", "min"))
+    assert time.process_time() - begin < 30  # of one core
+    assert result.values["queries"] == tracks
+    unit = torch.nn.functional.normalize(z, dim=1)
+    for q in (0, 17, 4999):
+        near = (1 - unit[row == q] @ unit.T).amin(0).view(tracks, 3).amin(1)
+        near[q] = torch.inf
+        rank = 1 + near.argsort().argsort()[(work == work[q]) & (torch.arange(tracks) != q)].sort().values
+        expected = float((torch.arange(1, 5) / rank).mean())
+        assert float(result.per_query["ap"][q]) == pytest.approx(expected, abs=1e-4)

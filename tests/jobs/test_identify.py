@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import soundfile
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.conftest import RATE
@@ -299,6 +300,12 @@ def test_centroids_are_written(ask):
     table = pl.read_csv(done.folder / "works.csv")
     assert table["recordings"].to_list() == [VERSIONS] * WORKS
     assert table["coherence"].min() > 0.5
+    with safe_open(done.folder / "centroids.safetensors", "pt") as file:
+        about, arrays = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert json.loads(about["works"]) == table["work"].to_list()
+    assert len(json.loads(about["facts"])["encoder"]) == 16
+    assert len(arrays["vectors"]) == WORKS
+    assert {"pairs", "nearest", "kin"} <= arrays.keys()
 
 
 def test_another_checkpoint_is_refused(cli, place, index, queries):

@@ -5,6 +5,7 @@ import torch
 from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
+from tests.losses.test_metric_losses import METRIC as LOSSES
 from tests.test_config import composed
 from tonnetz.build import _loss, build_task, connect
 from tonnetz.matching import Matching
@@ -14,25 +15,6 @@ from tonnetz.tracks import DataSpec
 
 WORKS = ("a", "b", "c")
 METHODS = ["coverhunter", "clews", "bytecover2", "bytecover3", "cqtnet", "dvinet"]
-LOSSES = [
-    "coverhunter",
-    "clews",
-    "maxmean",
-    "supcon",
-    "ntxent",
-    "triplet_batch_hard",
-    "triplet_semi_hard",
-    "triplet_random_hard",
-    "arcface",
-    "cosface",
-    "subcenter_arcface",
-    "proxy_nca",
-    "multi_similarity",
-    "circle",
-    "alignment_uniformity",
-    "bytecover2",
-    "best_matches",
-]
 REDUCTIONS = [
     "min",
     "max",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -252,12 +253,20 @@ def read_works(path: Path, required: bool) -> dict[str, str]:
 
 
 def write_centroids(index: Index, folder: Path) -> None:
-    """Write centroids.safetensors and works.csv: recordings, coherence and radius of every work."""
+    """Write centroids.safetensors and works.csv: recordings, coherence and radius of every work.
+
+    The first also holds what the distances to them mean (pairs, nearest, kin, see `Calibration`), the names of the
+    works and the facts of the index: all that another program needs.
+    """
     found = index.centroids()
     if not found.works:
         raise UserError(f"{index.folder}: no recording has a work; add a spreadsheet with job.works=FILE.csv")
+    arrays = {"vectors": found.vectors.contiguous(), "coherence": found.coherence, "radius": found.radius}
+    if scale := index.calibration(1, "centroids"):
+        arrays |= {name: torch.from_numpy(values.copy()) for name, values in vars(scale).items()}
+    about = {"works": json.dumps(found.works), "facts": json.dumps(index.facts)}
     with replacing(folder / "centroids.safetensors") as part:
-        save_file({"vectors": found.vectors.contiguous(), "coherence": found.coherence, "radius": found.radius}, part)
+        save_file(arrays, part, metadata=about)
     columns = {"coherence": found.coherence.numpy().round(4), "radius": found.radius.numpy().round(4)}
     with replacing(folder / "works.csv") as part:
         pl.DataFrame({"work": found.works, "recordings": found.recordings, **columns}).write_csv(part)
