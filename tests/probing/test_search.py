@@ -1,5 +1,6 @@
 """Search: selection on validation alone, resuming, examples of windows, deformations, files of features."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -76,6 +77,28 @@ def test_an_interrupted_search_goes_on(tmp_path, monkeypatch):
     assert calls == [4, 4, 4, 1]  # the first group was not trained again; one further seed of the winner
     monkeypatch.setattr(search, "fit", real)
     assert resumed == found(tmp_path / "whole")
+
+
+def test_one_of_216_may_diverge(tmp_path):
+    """It is marked, and the 215 others end as if it were not there."""
+    features, goal, values, units = windows()
+    axes = {"standardize": [False, True], "hidden": [[], [8]], "batch": [32, 64], "lr": [1e-3, 1e-2, 1e-1]}
+    probes = expand({**axes, "dropout": [0.25, 0.5, 0.75], "weight_decay": [0.0, 1e-4, 1e-3]})
+    assert len(probes) == 216
+    place = next(i for i, probe in enumerate(probes) if probe.hidden and probe.lr == 1e-2)
+    broken = [replace(probe, lr=1e38) if i == place else probe for i, probe in enumerate(probes)]
+    protocol, settings = Protocol(every=4, patience=3, max_steps=24), Settings(seeds=1, draws=0)
+    calm, torn = (
+        search.search(features, goal, values, units, torch.arange(60), some, protocol, settings, tmp_path / name)
+        for name, some in (("calm", probes), ("torn", broken))
+    )
+    assert (calm["failed"], torn["failed"]) == (0, 1)
+    rows = torn["configurations"]
+    assert [i for i, row in enumerate(rows) if row["failed"] is not None] == [place]
+    for i, (row, other) in enumerate(zip(rows, calm["configurations"], strict=True)):
+        if i != place:
+            assert row["score"] == pytest.approx(other["score"], abs=1e-6)
+            assert row["steps"] == other["steps"] > 0
 
 
 @pytest.mark.parametrize("train", ["mean", "all", 2])

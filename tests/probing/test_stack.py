@@ -124,8 +124,10 @@ def test_one_hot_toy_of_the_specification():
             assert int(fitted.steps[place]) == one["steps"], probes[i]
             if scores[i] == 1:
                 assert (fitted.outputs(place, test.x).argmax(0) == test.target).all()
-    assert scores.tolist() == pytest.approx([score for _, score in sorted(alone)], abs=1e-4)
+    by_one = [score for _, score in sorted(alone)]
+    assert scores.tolist() == pytest.approx(by_one, abs=1e-4)
     assert scores.max() == 1.0
+    assert scores.tolist().index(scores.max()) == by_one.index(max(by_one))  # the same winner
 
 
 def test_metrics_of_sklearn_choose_the_same():

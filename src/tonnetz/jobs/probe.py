@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tonnetz import figures
 from tonnetz.atomic import replacing
-from tonnetz.build import Experiment, build_data, build_task, connect, restore
+from tonnetz.build import Experiment, build_data, build_task, connect, plain, restore
 from tonnetz.checkpoint import load_checkpoint
 from tonnetz.device import choose_device
 from tonnetz.embedding import model_fingerprint, plan_of
@@ -81,7 +81,9 @@ def run(cfg: DictConfig, run: Run) -> float | None:
     facts["model"] = model_fingerprint(subject.task) if subject else None
     facts["pretraining"] = known
     facts["transductive"] = bool(known and known["seen"]["test"])
-    facts["split"] = {"seed": data.split_seed, **{split: frame.height for split, frame in frames.items()}}
+    facts["config"] = plain(subject.cfg if subject else cfg)
+    sizes = {split: frame.height for split, frame in frames.items()}
+    facts["split"] = {"name": split_name(data), "seed": data.split_seed, **sizes}
     write_results(run.folder, facts, rows)
     run.facts["probe"] = {row["features"]: row["test"] for row in rows}
     return float(rows[0]["test"][goal.monitor])
@@ -166,6 +168,13 @@ def find_subject(cfg: DictConfig) -> tuple[Experiment | None, Any, dict[str, pl.
         if not frame.height:
             raise UserError(f"no tracks in the split '{split}': probes need all three; see data.valid and data.test")
     return subject, data, frames
+
+
+def split_name(data: Any) -> str:
+    """Which split of each corpus this is: its protocol or lists, or by what it was split."""
+    kinds = [getattr(corpus, "protocol", None) or getattr(corpus, "lists", None) for corpus in data.corpora]
+    names = [f"{corpus.name}/{kind or data.split_by}" for corpus, kind in zip(data.corpora, kinds, strict=True)]
+    return " + ".join(names)
 
 
 def knowledge(cfg: DictConfig, subject: Experiment | None, frames: Mapping[str, pl.DataFrame]) -> dict[str, Any] | None:
@@ -319,8 +328,8 @@ def caption(facts: Mapping[str, Any]) -> str:
     sizes = "/".join(f"{split[name]:,}" for name in SPLITS)
     warning = ", TRANSDUCTIVE: the model has learned from test tracks" if facts.get("transductive") else ""
     return (
-        f"{facts['preset']}: {facts['target']} ({facts['goal']['kind']}), {sizes} tracks, split seed {split['seed']}, "
-        f"seed {facts['seed']}, data {facts['data']['fingerprint']}{warning}"
+        f"{facts['preset']}: {facts['target']} ({facts['goal']['kind']}), {split.get('name', '')} {sizes} tracks, "
+        f"split seed {split['seed']}, seed {facts['seed']}, data {facts['data']['fingerprint']}{warning}"
     )
 
 

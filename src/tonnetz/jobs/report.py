@@ -14,6 +14,7 @@ from tonnetz.errors import UserError
 from tonnetz.jobs.probe import BASELINES, brief, caption, flat, markdown, name_of, score_bars, show_all, write_csv
 from tonnetz.manifest import Run, write_json
 
+FACTS = ("preset", "protocol", "target", "seed", "split", "data", "checkpoint", "transductive", "pretraining")
 SAME = ("target", "goal", "split")  # what results must share to stand in one table
 
 
@@ -30,9 +31,10 @@ def run(cfg: DictConfig, run: Run) -> None:
         if metric not in row["test"]:
             raise UserError(f"job.metric={metric}: {name} has {', '.join(row['test'])}")
     first = {**first, "transductive": any(result.get("transductive") for result in results.values())}
+    facts = {name: {key: result[key] for key in FACTS if key in result} for name, result in results.items()}
     table = [flat(row, metric) | {"features": name} for name, row in rows.items()]
     write_csv(run.folder / "report.csv", table)
-    write_json(run.folder / "report.json", {"runs": names, "metric": metric, "rows": rows})
+    write_json(run.folder / "report.json", {"runs": names, "metric": metric, "facts": facts, "rows": rows})
     with replacing(run.folder / "report.md") as part:
         part.write_text(f"{caption(first)}\n\n{markdown(brief(table, metric))}\n")
     figures.save(score_bars(rows, metric, first["target"]), run.folder / "figures" / "report.png")
