@@ -449,6 +449,45 @@ def test_controls(tree, name):
         assert sorted(map(len, map(control.leaves, tree.inner))) == sorted(map(len, map(tree.leaves, tree.inner)))
 
 
+def test_random_trees_have_the_sizes_that_are_asked_for(tree):
+    for sizes in ((3,), (5, 12, 30), (1, 1, 136)):
+        found = Taxonomy.load(f"random:2:{'x'.join(map(str, sizes))}")
+        assert found.depth == len(sizes) + 1
+        groups = [len(set(column)) for column in found.levels(found.leaves()).T]
+        assert groups == [136, *reversed(sizes)]
+        assert set(found.leaves()) == set(tree.leaves())
+    a, b, again = (Taxonomy.load(f"random:{seed}:5x12x30") for seed in (0, 1, 0))
+    assert [a.ancestors(leaf) for leaf in tree.leaves()] == [again.ancestors(leaf) for leaf in tree.leaves()]
+    assert [a.ancestors(leaf) for leaf in tree.leaves()] != [b.ancestors(leaf) for leaf in tree.leaves()]
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("random:1:5x3", "must not get smaller"),
+        ("random:1:5x200", "at most 136"),
+        ("random:1:0x3", "random:0:5x12x30"),
+        ("random:1:axb", "needs a seed"),
+        ("scrambled:1:5", "needs a seed"),
+    ],
+)
+def test_wrong_sizes(name, match):
+    with pytest.raises(UserError, match=match):
+        Taxonomy.load(name)
+
+
+def test_knows_is_whether_it_resolves(tree):
+    paper = Taxonomy.load("music_trees")
+    for label, corpus in (("Violin", None), ("org", "irmas"), ("org", None), ("synthesizer", "medleydb"), ("x", "y")):
+        for one in (tree, paper):
+            try:
+                one.resolve(label, corpus)
+                known = True
+            except UserError:
+                known = False
+            assert one.knows(label, corpus) == known
+
+
 def test_flat(tree):
     flat = Taxonomy.load("flat")
     assert flat.depth == 1

@@ -54,9 +54,9 @@ class Taxonomy:
         """Load a tree of the package by name, or a YAML file: mappings hold inner nodes, lists hold leaves.
 
         A file ``NAME.aliases.yaml`` or ``aliases.yaml`` beside the tree gives its groups and aliases. Controls are
-        made of a tree (hornbostel_sachs when none is named): ``NAME/scrambled:SEED``, ``NAME/random:SEED``, see
-        `scrambled` and `random`, and ``NAME/flat``. Raises UserError for a tree that is missing, has cycles,
-        repeated or empty names, and for aliases that point nowhere.
+        made of a tree (hornbostel_sachs when none is named): ``NAME/scrambled:SEED``, ``NAME/random:SEED``, with
+        groups a level ``NAME/random:SEED:5x12x30``, see `scrambled` and `random`, and ``NAME/flat``. Raises UserError
+        for a tree that is missing, has cycles, repeated or empty names, and for aliases that point nowhere.
         """
         variant = VARIANT.fullmatch(str(name_or_path))
         if variant and not Path(name_or_path).expanduser().is_file():
@@ -85,6 +85,11 @@ class Taxonomy:
                 return table[slug]
         known = {*self._slugs, *self.aliases.get("", {}), *self.aliases.get(corpus or "", {})}
         raise UserError(f"label '{label}' is not in the taxonomy{suggest(slug, known)}")
+
+    def knows(self, label: str, corpus: str | None = None) -> bool:
+        """Whether a label means a node."""
+        slug = _slug(label)
+        return slug in self._slugs or any(slug in self.aliases.get(name or "", {}) for name in (corpus, ""))
 
     def resolve_all(self, labels: Sequence[str], key: str) -> list[str]:
         """The nodes that labels mean; a UserError names the configuration key that chose this tree."""
@@ -216,25 +221,42 @@ class Taxonomy:
         parents = {new.get(name, name): up for name, up in self._parent.items() if name not in self.groups}
         return self._replaced(parents)
 
-    def random(self, seed: int) -> Taxonomy:
+    def random(self, seed: int, sizes: Sequence[int] | None = None) -> Taxonomy:
         """The same leaves in a random tree: as many groups a level as the padded tree has, give or take one.
 
         What were inner nodes become groups, so that every name still means something; each stands beside the first
         of its leaves.
+
+        Args:
+            seed: of the draw.
+            sizes: groups of each level from the families down, exactly so many; the tree gets a level each and one
+                for the leaves. Raises UserError for a level with fewer groups than the one above, or more than leaves.
         """
         import numpy as np
 
         random = np.random.default_rng(seed)
+        counts = list(sizes) if sizes else self._jittered(random)
+        if counts != sorted(counts) or not 1 <= counts[0] <= counts[-1] <= len(self._leaves):
+            most = f"at most {len(self._leaves)}, as there are leaves"
+            raise UserError(
+                f"random tree of {'x'.join(map(str, counts))}: levels must not get smaller, and have {most}"
+            )
         parents: dict[str, str | None] = {}
         above: list[str | None] = [None]
-        for tier in range(1, self.depth):  # from the families down
-            count = len(set(self.levels(self._leaves)[:, self.depth - tier])) + int(random.integers(-1, 2))
-            count = min(max(count, len(above), 1), len(self._leaves))
+        for tier, count in enumerate(counts, 1):  # from the families down
             names = [f"random_{tier}_{i}" for i in range(count)]
             parents |= _hung(names, above, random)
             above = list(names)
         parents |= _hung(list(self._leaves), above, random)
         return self._replaced(parents)
+
+    def _jittered(self, random: Any) -> list[int]:
+        """Groups of each level from the families down, give or take one, never fewer than above."""
+        counts: list[int] = []
+        for height in range(self.depth - 1, 0, -1):
+            count = len(set(self.levels(self._leaves)[:, height])) + int(random.integers(-1, 2))
+            counts.append(min(max(count, *counts[-1:], 1), len(self._leaves)))
+        return counts
 
     def flat(self) -> Taxonomy:
         """The leaves right under the root; what were inner nodes become groups."""
@@ -308,9 +330,16 @@ def _hung(names: Sequence[str], above: Sequence[str | None], random: Any) -> dic
 def _variant(tree: Taxonomy, kind: str, seed: str | None, name: str | Path) -> Taxonomy:
     if kind == "flat":
         return tree.flat()
-    if not (seed or "").isdecimal():
-        raise UserError(f"data.taxonomy={name}: needs a seed, a whole number: {kind}:0")
-    return tree.scrambled(int(seed or 0)) if kind == "scrambled" else tree.random(int(seed or 0))
+    number, _, sizes = (seed or "").partition(":")
+    wrong = not number.isdecimal() or (
+        sizes and (kind == "scrambled" or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", sizes))
+    )
+    if wrong:
+        more = ", or random:0:5x12x30" if kind == "random" else ""
+        raise UserError(f"data.taxonomy={name}: needs a seed, a whole number: {kind}:0{more}")
+    if kind == "scrambled":
+        return tree.scrambled(int(number))
+    return tree.random(int(number), [int(size) for size in sizes.split("x")] if sizes else None)
 
 
 def packaged() -> dict[str, Path]:

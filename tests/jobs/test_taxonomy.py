@@ -161,3 +161,14 @@ def test_partition_mistakes(cli, instruments):
         done = cli(*words, more)
         assert done.status == 2, done.out
         assert message in done.err
+
+
+def test_names_that_a_tree_lacks_are_told(cli):
+    done = cli("job=taxonomy", "job.tree=music_trees")
+    assert done.status == 0, done.err
+    lacking = done.json("taxonomy.json")["lacking"]
+    assert {"synthesizer", "electronic_organ", "drum_machine", "theremin"} <= set(lacking["leaves"])
+    assert lacking["openmic"] == ["synthesizer"]
+    assert "openmic: 1 names that another tree knows and this one lacks: synthesizer" in " ".join(done.out.split())
+    done = cli("job=taxonomy", run="own")
+    assert all(name.endswith("_section") for name in done.json("taxonomy.json")["lacking"]["leaves"])

@@ -15,11 +15,13 @@ from tonnetz.atomic import replacing
 from tonnetz.errors import UserError
 from tonnetz.figures import save
 from tonnetz.manifest import Run, write_json
-from tonnetz.taxonomy import ALIASES, DEFAULT, Taxonomy
+from tonnetz.taxonomy import ALIASES, DEFAULT, Taxonomy, packaged
 from tonnetz.tree_figure import draw_tree
 
 if TYPE_CHECKING:
     from rich.tree import Tree
+
+FEW = 12  # names in a line
 
 
 def run(cfg: DictConfig, run: Run) -> None:
@@ -29,7 +31,7 @@ def run(cfg: DictConfig, run: Run) -> None:
     tables = check_aliases(tree)
     counts = _counts(cfg, name) if cfg.job.counts else None
     classes = sorted(counts, key=tree.nodes.index) if counts else list(tree.leaves())
-    facts = describe(tree, classes) | {"tree": name, "aliases": tables}
+    facts = describe(tree, classes) | {"tree": name, "aliases": tables, "lacking": lacking(tree)}
     show_tree(tree, classes, {node: f"{count:,}" for node, count in (counts or {}).items()}, name)
     show(facts)
     if cfg.job.between:
@@ -64,6 +66,19 @@ def check_aliases(tree: Taxonomy) -> dict[str, int]:
             if found != node:
                 raise UserError(f"{corpus or 'general'}.{label}: means '{node}', but '{found}' comes first; remove it")
     return {corpus or "general": len(table) for corpus, table in tree.aliases.items()}
+
+
+def lacking(tree: Taxonomy) -> dict[str, list[str]]:
+    """By corpus, the labels in the alias tables of the package's trees, and their leaves, that this tree lacks."""
+    labels: dict[str, set[str]] = {}
+    for other in map(Taxonomy.load, packaged()):
+        for corpus, table in (*other.aliases.items(), ("leaves", other.leaves())):
+            labels.setdefault(corpus, set()).update(table)
+    found = {
+        corpus or "general": sorted(label for label in names if not tree.knows(label, corpus))
+        for corpus, names in sorted(labels.items())
+    }
+    return {corpus: names for corpus, names in found.items() if names}
 
 
 def describe(tree: Taxonomy, classes: Sequence[str]) -> dict[str, Any]:
@@ -128,6 +143,9 @@ def show(facts: Mapping[str, Any]) -> None:
     print(f"groups of {facts['classes']} classes from height 0 up: {', '.join(map(str, facts['groups_at_height']))}")
     print(f"mean height of the common ancestor of two different classes (chance severity): {severity}")
     print(f"aliases, all resolve: {tables or 'none'}")
+    for corpus, labels in facts["lacking"].items():
+        few = ", ".join(labels[:FEW]) + (", ..." if len(labels) > FEW else "")
+        print(f"{corpus}: {len(labels)} names that another tree knows and this one lacks: {few}")
 
 
 def show_tree(
