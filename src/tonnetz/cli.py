@@ -24,6 +24,17 @@ from tonnetz import sweep
 from tonnetz.errors import UserError, suggest
 from tonnetz.paths import config_folder, repository
 
+MEANT = {  # keys that few-shot projects have by other names
+    "allow_test_selection": "data.allow_test_selection",
+    "data.episodes_per_batch": "task.plan.episodes",
+    "data.sizes": "job.sizes (of job=partition), or data.valid and data.test",
+    "data.val_split": "data.select (valid, or test with data.allow_test_selection=true)",
+    "eval.taxonomy": "task.evaluation.reference",
+    "head": "task.heads (of tests), or job.head (of job=classify)",
+    "model.height": "loss.height",
+    "model.levels": "loss.levels",
+}
+
 
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="main")
 def app(cfg: DictConfig) -> float | None:
@@ -133,6 +144,8 @@ def _explain(error: ConfigCompositionException) -> str:
     known = _siblings(parent)
     if leaf in known:
         return f"{key}: cannot be replaced as a whole; +{key}.NAME={{...}} adds one"
+    if key in MEANT:
+        return f"{key}: no such key; it is called {MEANT[key]}"
     remedy = f"(+{key}=... adds a new one)"
     if parent.split(".")[0] == "task" and _given("ckpt") and not _given("task"):
         remedy = f"(a checkpoint of another task needs its name: task={' or '.join(_members('task'))})"
