@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import struct
@@ -158,8 +159,10 @@ def write(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
     """Write (N,) float32 in [-1, 1] as a 16-bit PCM wav file, atomically; values outside are clipped."""
     import soundfile
 
+    whole = io.BytesIO()  # libsndfile does not tell when it could not write all
+    soundfile.write(whole, np.clip(audio, -1.0, 1.0), sample_rate, subtype="PCM_16", format="WAV")
     with replacing(path) as part:
-        soundfile.write(str(part), np.clip(audio, -1.0, 1.0), sample_rate, subtype="PCM_16", format="WAV")
+        part.write_bytes(whole.getbuffer())
 
 
 def pcm_header(path: str | Path, sample_rate: int) -> int | None:

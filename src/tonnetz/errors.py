@@ -10,6 +10,10 @@ class UserError(Exception):
     """A user's mistake. The message is one line: what is wrong, where, and what to do about it."""
 
 
+class DiskFull(UserError):
+    """There is no room to write: no fault of the file that was being read, so nothing goes on without it."""
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known word, or the first known words when none is near."""
     options = sorted(map(str, known))

@@ -163,7 +163,7 @@ def test_moving_statistics_equal_numpy():
     assert moving(x[:, :1]).isfinite().all()
 
 
-def test_features_from_files(tmp_path):
+def test_features_from_files(tmp_path, capsys):
     frames = {split: pl.DataFrame({"id": [f"{split}/{i}" for i in range(3)]}) for split in SPLITS}
     for split in SPLITS:
         (tmp_path / split).mkdir()
@@ -183,6 +183,11 @@ def test_features_from_files(tmp_path):
     np.save(tmp_path / "train" / "2.npy", np.full(5, np.nan))
     with pytest.raises(UserError, match=r"'train/2': hold NaN"):
         read_folder(tmp_path, frames)
+    (tmp_path / "valid" / "0.npy").unlink()
+    skipped = read_folder(tmp_path, frames, skip=True)
+    assert (skipped.row["train"].tolist(), skipped.row["valid"].tolist()) == ([0, 1, 1], [1, 1, 2])
+    assert "left out 2 of 9 tracks; the first: " in capsys.readouterr().out
+    np.save(tmp_path / "valid" / "0.npy", np.zeros(5))
     np.save(tmp_path / "train" / "2.npy", np.zeros(4))
     with pytest.raises(UserError, match="5 dimensions"):
         read_folder(tmp_path, frames)

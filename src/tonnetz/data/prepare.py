@@ -16,7 +16,7 @@ from tonnetz import audio
 from tonnetz.atomic import replacing
 from tonnetz.datasets.base import Corpus
 from tonnetz.datasets.prepared import Prepared
-from tonnetz.errors import UserError
+from tonnetz.errors import DiskFull, UserError
 from tonnetz.progress import progress_bar
 from tonnetz.tracks import table, write_table
 
@@ -87,6 +87,8 @@ def _decode_all(
             try:
                 facts[path] = job.result()
                 journal.add(todo[path][0], facts[path])
+            except DiskFull:
+                raise
             except UserError as error:
                 bad[path] = str(error).removeprefix(f"{path}: ")
             advance(done, len(jobs))

@@ -218,7 +218,8 @@ def read_folder(folder: Path, frames: Mapping[str, pl.DataFrame], skip: bool = F
     """Features from files ``folder/{id}.npy``, (D,) a track or (M, D) for its M windows.
 
     Raises UserError, naming the track, for one without a file, for a file of no track, for numbers that are not finite,
-    and for different widths; with `skip`, tracks without a file are left out and files of no track are not looked at.
+    and for different widths; with `skip`, tracks without a file, or with numbers that are not finite, are left out, as
+    is printed, and files of no track are not looked at.
     """
     if not folder.is_dir():
         raise UserError(f"job.features={folder}: no such folder")
@@ -227,18 +228,22 @@ def read_folder(folder: Path, frames: Mapping[str, pl.DataFrame], skip: bool = F
         files = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.npy")}
         _complain(sorted(files - ids), folder, "belongs to no track of the corpus")
         _complain(sorted(ids - files), folder, "is missing")
-    x, row, width = {}, {}, None
+    x, row, width, lost = {}, {}, None, []
     digest = hashlib.blake2b(digest_size=8)
     for split, frame in frames.items():
         found = []
         for i, name in enumerate(frame["id"]):
             path = folder / f"{name}.npy"
             if skip and not path.exists():
+                lost.append(f"{path}: is missing")
                 continue
             value = np.atleast_2d(np.load(path, allow_pickle=False)).astype(np.float32)
             width = width or value.shape[1]
             if value.ndim != 2 or value.shape[1] != width:
                 raise UserError(f"{path}: has shape {value.shape}, others have {width} dimensions a vector")
+            if skip and not np.isfinite(value).all():
+                lost.append(f"{path}: holds NaN or infinity")
+                continue
             digest.update(value.tobytes())
             found.append((i, value))
         if not found:
@@ -246,6 +251,8 @@ def read_folder(folder: Path, frames: Mapping[str, pl.DataFrame], skip: bool = F
         x[split] = torch.from_numpy(np.concatenate([value for _, value in found]))
         row[split] = torch.tensor([i for i, value in found for _ in range(len(value))])
         check_finite(x[split], frame, row[split])
+    if lost:
+        print(f"left out {len(lost)} of {len(ids)} tracks; the first: {lost[0]}")
     return Features(folder.name, x, row, digest.hexdigest())
 
 
