@@ -396,6 +396,24 @@ def test_calibration_is_of_strangers(tmp_path, works, how):
     assert index.calibration(1, "centroids").kin.mean() < index.calibration(1, "centroids").nearest.mean()
 
 
+def test_the_scale_of_short_queries_is_measured_once(built, monkeypatch):
+    found = built.calibration(2)
+    (kept,) = built.folder.glob("scale-1-2-min.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "calibrate", None)  # not called
+        again = Index.open(built.folder).calibration(2)
+        for name in ("pairs", "nearest", "kin"):
+            np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
+    other = Index.open(built.folder)
+    other.match_by("mean")  # another scale
+    assert not np.array_equal(other.calibration(2).nearest, found.nearest)
+    kept.write_bytes(b"cut")
+    with pytest.raises(UserError, match="scale-1-2-min"):
+        Index.open(built.folder).calibration(2)
+    built.add(tracks(["w1", "new"], seed=1), Embedder())
+    assert not list(built.folder.glob("scale-*"))  # it was of another index
+
+
 def test_one_work_cannot_be_calibrated(tmp_path):
     index = Index(tmp_path / "index", FACTS)
     index.add(tracks(["a"] * 3), Embedder())
@@ -487,7 +505,7 @@ def test_queries_at_several_tempi_take_the_nearest(tmp_path, works, how):
         means = torch.minimum(means, 1 - mean @ index.centroids().vectors.T)
     points = search(index, queries, valid, top=9, mode="centroids")  # of the tempi the nearest counts here, too
     np.testing.assert_allclose(points.distance, means.sort(1).values, atol=1e-5)
-    work = torch.from_numpy(index.work)
+    work = torch.tensor(index.work)
     scale = index.calibration(100, "centroids")
     strange = means.scatter(1, work[:, None], torch.inf)
     np.testing.assert_allclose(scale.nearest, strange.amin(1).sort().values, atol=1e-5)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -330,9 +331,23 @@ class Index:
         """What distances of queries of so many windows mean; None when fewer than two works are there."""
         level = CENTROIDS if mode == "centroids" else level_of(self, windows)
         if level not in self._calibrations:
-            stored = self.nulls if level in (WHOLE, CENTROIDS) else calibrate(self, level)
+            stored = self.nulls if level in (WHOLE, CENTROIDS) else self._measured(level)
             self._calibrations[level] = Calibration.of(stored, level)
         return self._calibrations[level]
+
+    def _measured(self, level: int) -> dict[str, Tensor]:
+        """What `calibrate` finds for shorter queries. It takes a while, so it is kept beside the vectors."""
+        path = self.folder / f"scale-{self.generation}-{level}-{self.matching.reduction}.safetensors"
+        if path.is_file():
+            try:
+                return load_file(path)
+            except SafetensorError as error:
+                raise UserError(f"{path}: cannot be read ({error}); delete it") from None
+        found = calibrate(self, level)
+        if found and self.generation and os.access(self.folder, os.W_OK):  # else it is measured anew
+            with replacing(path) as part:
+                save_file(found, part)
+        return found
 
 
 def _nothing(dim: int) -> dict[str, Tensor]:
