@@ -113,6 +113,20 @@ def test_the_interval_is_students_over_episodes(ladder):
     assert (values["accuracy_low"], values["accuracy_high"]) == pytest.approx((low, high), abs=1e-6)
 
 
+def test_height_at_three_equals_a_loop(ladder):
+    found, means = made(), []
+    for e in range(EPISODES):
+        heights = []
+        for m in range(found.target.shape[1]):
+            if found.asked[e, m]:
+                true = int(found.classes[e, found.target[e, m]])
+                order = sorted(range(WAYS), key=lambda c: -float(found.logits[e, m, c]))
+                best = [int(found.classes[e, c]) for c in order if found.classes[e, c] >= 0][:3]
+                heights.append(np.mean([int(ladder.natural[said, true]) for said in best]))
+        means.append(np.mean(heights))
+    assert measures(found, ladder)["height_at3"] == pytest.approx(np.mean(means))
+
+
 def test_path_f1_equals_a_loop(ladder):
     found = made()
     paths = [set(np.flatnonzero(line)) for line in ladder.lines.numpy()]

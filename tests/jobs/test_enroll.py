@@ -275,6 +275,27 @@ def test_recordings_of_all_sorts_are_classified(ask, questions):
     assert [(w["start"], w["end"]) for w in short["timeline"]] == [(0.0, 0.4)]
 
 
+def test_five_minutes_and_four_tenths_of_a_second(ask, tmp_path):
+    """Of any length, rate, channels and format: every window has an answer, and the label track covers the sound."""
+    folder = tmp_path / "long"
+    folder.mkdir()
+    parts = [note(KINDS[6 + j % 3], 300 + j, seconds=10.0, rate=22050) for j in range(30)]
+    soundfile.write(folder / "five minutes.flac", np.stack([np.concatenate(parts)] * 2, 1), 22050)
+    soundfile.write(folder / "short.ogg", note("violin", 90, seconds=0.4, rate=44100), 44100)
+    done = ask("job=classify", f"job.inputs={folder}")
+    assert done.status == 0, done.err
+    long, short = done.json("classify.json")["files"]
+    assert (long["seconds"], long["windows"]) == (300.0, 600)
+    assert short["seconds"] == pytest.approx(0.4, abs=1e-3)
+    assert short["windows"] == 1
+    windows = rows(done.folder / "timeline.csv")
+    assert len(windows) == 601
+    assert [float(w["start"]) for w in windows[:600]] == pytest.approx(np.arange(600) / 2)
+    lines = [line.split("\t") for line in (done.folder / "labels" / "five minutes.txt").read_text().splitlines()]
+    assert (float(lines[0][0]), float(lines[-1][1])) == (0.0, pytest.approx(300.0, abs=0.01))
+    assert len((done.folder / "labels" / "short.txt").read_text().splitlines()) == 1
+
+
 def test_label_tracks_cover_the_recording(ask, questions):
     done = ask("job=classify", f"job.inputs={questions / 'violin'}", "job.hop=0.25", "job.smooth=5", "job.reject=false")
     assert done.status == 0, done.err

@@ -12,7 +12,16 @@ from torch import Tensor
 from tonnetz.metrics.paired import Difference, holm, mean_interval, paired_difference, wilcoxon
 
 KEYS = ("setting", "seed", "head", "shots", "kind", "episode")
-LOWER = ("severity", "height", "severity_padded", "crm_severity", "crm_height", "ece", "fpr95")  # less is better
+LOWER = (
+    "severity",
+    "height",
+    "severity_padded",
+    "crm_severity",
+    "crm_height",
+    "height_at3",
+    "ece",
+    "fpr95",
+)  # less is better
 BOUNDS = ("_low", "_high")
 EQUAL = 1e-9  # margins up to it are rounding
 NAN = float("nan")

@@ -17,6 +17,8 @@ from tonnetz.metrics.expected_calibration import expected_calibration_error
 from tonnetz.metrics.paired import compare, mean_interval
 from tonnetz.taxonomy import Taxonomy
 
+BEST = 3  # classes of a ranking
+
 
 @dataclass(frozen=True)
 class Ladder:
@@ -74,7 +76,7 @@ def measures(found: Answers, ladder: Ladder, mass: float = 0.75, levels: Tensor 
     values["ece"] = expected_calibration_error(prob.amax(-1)[found.asked], (said == goal)[found.asked])
     if ladder.depth > 1:
         values |= _levels(found, said, goal, ladder, levels)
-        values |= _careful(found, prob, goal, ladder, mass)
+        values |= _careful(found, prob, goal, ladder, mass) | _height_at(found, goal, ladder)
     if found.heard.any():
         values |= _open(found)
     return values
@@ -129,6 +131,17 @@ def _prototypes(found: Answers, said: Tensor, goal: Tensor, ladder: Ladder, logi
     agree = hierarchy.consistency(chosen, said, ladder.levels, goal).nanmean(0)
     values = {f"level{h}_prototype_accuracy": float(share[:, h].mean()) for h in range(1, ladder.depth)}
     return values | {f"level{h}_consistency": float(agree[h]) for h in range(1, ladder.depth)}
+
+
+def _height_at(found: Answers, goal: Tensor, ladder: Ladder) -> dict[str, float]:
+    """Mean height over the `BEST` likeliest classes of a query: are the next ones relatives? Of all where fewer are."""
+    ranked = found.logits.masked_fill(found.classes[:, None] < 0, -torch.inf).topk(min(BEST, found.classes.shape[1]))
+    codes = found.classes.gather(1, ranked.indices.flatten(1)).view_as(ranked.indices)  # (E, M, k), -1 for no class
+    there = (codes >= 0).double()
+    height = ladder.natural[codes.clamp(min=0), goal.clamp(min=0)[..., None]] * there
+    each = height.sum(-1) / there.sum(-1).clamp(min=1)  # (E, M)
+    kept = goal >= 0
+    return {f"height_at{BEST}": float(((each * kept).sum(1) / kept.sum(1)).nanmean())}
 
 
 def _careful(found: Answers, prob: Tensor, goal: Tensor, ladder: Ladder, mass: float) -> dict[str, float]:
