@@ -10,6 +10,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from tonnetz.errors import UserError
+from tonnetz.jobs.embed import write_npy
 from tonnetz.metrics import stacked
 from tonnetz.metrics.bootstrap import resampled
 from tonnetz.probing import Goal, Protocol, expand, search
@@ -191,6 +192,16 @@ def test_features_from_files(tmp_path, capsys):
     np.save(tmp_path / "train" / "2.npy", np.zeros(4))
     with pytest.raises(UserError, match="5 dimensions"):
         read_folder(tmp_path, frames)
+
+
+def test_files_that_embed_writes_are_read(tmp_path):
+    vectors, rows = torch.arange(12.0).view(4, 3), torch.tensor([0, 1, 1, 2])
+    frames = {split: pl.DataFrame({"id": [name]}) for split, name in zip(SPLITS, ("a/x", "b", "c"), strict=True)}
+    write_npy(tmp_path / "windows", vectors, rows, ["a/x", "b", "c"], windows=True)
+    found = read_folder(tmp_path / "windows", frames)
+    assert torch.equal(torch.cat([found.x[split] for split in SPLITS]), vectors)
+    write_npy(tmp_path / "means", vectors[:3], torch.arange(3), ["a/x", "b", "c"])
+    assert np.load(tmp_path / "means/b.npy").tolist() == [3, 4, 5]
 
 
 def test_taps_side_by_side():

@@ -300,6 +300,20 @@ def test_fit_resume_embed_and_start_from_it(fit, cli):
     assert all(torch.equal(best[name], started[name]) for name in encoder)
 
 
+def test_byol_resumes_with_its_moving_average_and_predictor(fit):
+    words = [*RUN, "loss=byol", "loss.momentum=[0.9,0.9]", "task.dim=16", "task.predictor=16"]
+    whole = fit(*words, run="whole")
+    assert whole.status == 0, whole.err
+    for epochs in ("trainer.max_epochs=1", "trainer.max_epochs=2"):
+        parts = fit(*words, epochs, run="parts")
+        assert parts.status == 0, parts.err
+    expected, found = weights(whole), weights(parts)
+    assert {name.split(".")[0] for name in found} >= {"encoder", "projection", "predictor", "target"}
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+    assert not torch.equal(found["target.projection.0.weight"], found["projection.0.weight"])
+
+
 def test_folders_without_labels_are_enough(fit):
     done = fit(*RUN, "data.corpus.labelled=false", "task.plan.views=same", "augment=basic", "job.figures=true")
     assert done.status == 0, done.err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,21 @@ def run(cfg: DictConfig, run: Run) -> None:
         vectors, rows = mean_by_row(vectors, rows)
         starts = torch.zeros(len(rows))
     write_embeddings(run.folder, vectors, rows, starts, table)
+    if cfg.job.npy:
+        names = table["id"].to_list() if "id" in table.columns else [Path(path).stem for path in table["path"]]
+        write_npy(run.folder / "npy", vectors, rows, names, cfg.job.windows)
     print(f"{len(vectors):,} vectors of {vectors.shape[1]} dimensions: {run.folder / 'embeddings.safetensors'}")
     run.facts["embeddings"] = {"vectors": len(vectors), "dimensions": vectors.shape[1]}
     bad = {table["path"][i]: reason for i, reason in errors.items()}
     report_bad(bad, run.folder, experiment.cfg.data.on_error, len(vectors))
+
+
+def write_npy(folder: Path, vectors: Tensor, rows: Tensor, names: Sequence[str], windows: bool = False) -> None:
+    """One file ``folder/{name}.npy`` a row, (D,) or its windows (M, D): what jukemir and job.features read."""
+    for row in rows.unique().tolist():
+        found = vectors[rows == row].numpy()
+        with replacing(folder / f"{names[row]}.npy") as part, part.open("wb") as file:
+            np.save(file, found if windows else found[0])
 
 
 def _check_layer(experiment: Experiment, layer: str | None) -> None:
