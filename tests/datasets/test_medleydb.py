@@ -165,24 +165,6 @@ def test_choices(root, options, stems):
     assert {row["id"] for row in MedleyDB(root, **options).tracks()} == stems
 
 
-def test_instruments_that_a_tree_lacks_are_left_out_by_name(root, capsys):
-    track = "Me_Synth"
-    STEMS[track] = ["synthesizer", "cello", "synthesizer", "electronic organ"]
-    write_track(root, track, "Metadata/{track}_METADATA.yaml")
-    del STEMS[track]
-    everything = {row["id"] for row in MedleyDB(root).tracks()}
-    corpus = MedleyDB(root, within="music_trees")
-    assert {row["id"] for row in corpus.tracks()} == everything - {stem(track, i) for i in (1, 3, 4)}
-    assert corpus.coverage["not_in_tree"] == {"electronic organ": 1, "synthesizer": 2}
-    assert corpus.coverage["left_out"]["within"] == 3
-    assert "not in the tree music_trees: electronic organ 1, synthesizer 2" in capsys.readouterr().out
-    tree = Taxonomy.load("music_trees")
-    assert all(tree.knows(label, "medleydb") for row in corpus.tracks() for label in row["labels"])
-    assert corpus.key != MedleyDB(root).key
-    with pytest.raises(UserError, match="did you mean 'music_trees'"):
-        MedleyDB(root, within="music_tree")
-
-
 def test_kept_sections_are_classes_of_their_own(root):
     rows = {row["id"]: row["labels"] for row in MedleyDB(root, ensembles="keep").tracks()}
     assert rows[stem(ROCK, 2)] == ["violin section"]

@@ -19,6 +19,7 @@ from tonnetz.audio import read_prepared
 from tonnetz.data.classes import read_parts, split_classes, units
 from tonnetz.data.episodes import EpisodePlan
 from tonnetz.data.excerpts import Loader, Tracks, TrainExcerpts, Windows
+from tonnetz.data.labels import check_unlisted, name_labels
 from tonnetz.data.plan import Chunks, Plan, Stream
 from tonnetz.data.prepare import prepare
 from tonnetz.data.segmentation import window_rows
@@ -66,6 +67,7 @@ class AudioData(L.LightningDataModule):
         fold_by: ``recordings`` of every work over all folds, whole ``works``, or ``table``: the corpus's column fold.
         fraction: part of the training tracks to keep, of every class its share, see `tonnetz.fraction`.
         taxonomy: name or file of an instrument tree; labels are mapped to its nodes. Null keeps them as they are.
+        unlisted: ``fail`` or ``drop``, for tracks with a label that the taxonomy lacks.
         multilabel: null finds out.
         normalize: scale every recording to peak 1.
         on_error: ``fail`` or ``skip``, for files that cannot be used.
@@ -86,6 +88,7 @@ class AudioData(L.LightningDataModule):
         split_seed: int = 0,
         fraction: float = 1.0,
         taxonomy: str | None = None,
+        unlisted: str = "fail",
         multilabel: bool | None = None,
         normalize: bool = True,
         on_error: str = "fail",
@@ -125,14 +128,14 @@ class AudioData(L.LightningDataModule):
         self.split_level, self.held_out, self.fixed = split_level, held_out or None, read_parts(fixed)
         self.base, self.select, self.window_keys = base, select, windows
         self.partition: dict[str, str] = {}  # class -> split, where the classes are dealt out
-        self.notes: list[str] = []  # what to say about the splits
+        self.notes: list[str] = []  # what to say about labels and splits
         self.lists = dict(lists or {})
         self.sets = dict(sets or {})
         check_names(self.sets)
         self.folds, self.fold, self.fold_by = folds, fold, fold_by
         self.aligner: str | None = None  # fingerprint of the model that must have made the plan's alignment
         self.fraction, self.normalize, self.on_error = fraction, normalize, on_error
-        self.taxonomy, self.multilabel = taxonomy, multilabel
+        self.taxonomy, self.unlisted, self.multilabel = taxonomy, check_unlisted(unlisted), multilabel
         self.given = spec
         self._table: pl.DataFrame | None = None
         self._everything: pl.DataFrame | None = None
@@ -192,24 +195,25 @@ class AudioData(L.LightningDataModule):
         if self.taxonomy is None:
             return frame
         tree = Taxonomy.load(self.taxonomy)
-        lists = frame.select("labels", "unknown")
-        names = {name for column in lists.columns for name in lists[column].explode().drop_nulls().unique()}
         try:
-            nodes = {name: tree.resolve(name, corpus.name) for name in sorted(names)}
+            named, lacking = name_labels(frame, tree, corpus.name, self.unlisted)
         except UserError as error:
-            raise UserError(f"{corpus.root}: {error} (data.taxonomy={self.taxonomy})") from None
-        rename = pl.element().replace(nodes)
-        return frame.with_columns(
-            pl.col(column).list.eval(rename).list.unique(maintain_order=True) for column in lists.columns
-        )
+            remedy = "data.unlisted=drop leaves its tracks out"
+            raise UserError(f"{corpus.root}: {error} (data.taxonomy={self.taxonomy}; {remedy})") from None
+        if lacking:
+            labels = ", ".join(f"{name} {count}" for name, count in lacking.items())
+            left = frame.height - named.height
+            self.notes.append(f"{corpus.name}: {left} tracks left out; {self.taxonomy} lacks their labels: {labels}")
+        return named
 
     def _split_classes(self, frame: pl.DataFrame) -> pl.DataFrame:
         tree = Taxonomy.load(self.taxonomy) if self.taxonomy else None
         sizes = {"train": 1 - sum(self.fractions.values()), **self.fractions}
         known = self.given.partition if self.given else None
-        frame, self.partition, self.notes = split_classes(
+        frame, self.partition, notes = split_classes(
             frame, tree, sizes, self.split_level, self.split_seed, self.held_out, self.fixed, known, self.base
         )
+        self.notes += notes
         return frame
 
     def _thin(self, frame: pl.DataFrame) -> pl.DataFrame:

@@ -15,7 +15,6 @@ import yaml
 from tonnetz.datasets.base import Progress
 from tonnetz.datasets.listed import Listed
 from tonnetz.errors import UserError, suggest
-from tonnetz.taxonomy import Taxonomy
 
 VARIABLE = "MEDLEYDB_PATH"  # where the corpus's own tools look for it
 FACTS = Path(__file__).with_suffix(".yaml")
@@ -43,14 +42,12 @@ class MedleyDB(Listed):
             ``keep`` leaves them classes of their own; ``drop`` leaves all out.
         non_instruments: keep main system, unlabeled and fx/processed sound.
         exclude: tracks and stems to leave out, by name.
-        within: a tree, by name or file: stems of instruments that it lacks are left out, and named with their number.
-            Null keeps all, and a tree that lacks one (``data.taxonomy``, ``task.tree``) refuses the corpus.
         missing: ``skip`` or ``fail``, for stems without a file.
         split: put every stem into this split.
     """
 
     name = "medleydb"
-    free = Listed.free | {"_left_out", "_without", "_lacking", "_tree"}
+    free = Listed.free | {"_left_out", "_without"}
 
     def __init__(
         self,
@@ -61,7 +58,6 @@ class MedleyDB(Listed):
         ensembles: str = "merge",
         non_instruments: bool = False,
         exclude: Sequence[str] = (),
-        within: str | None = None,
         missing: str = "skip",
         split: str | None = None,
     ) -> None:
@@ -81,9 +77,7 @@ class MedleyDB(Listed):
         self.versions, self.bleed, self.ensembles = tuple(versions), bleed, ensembles
         self.non_instruments = non_instruments
         self.exclude = tuple(name.removesuffix(".wav") for name in exclude)
-        self.within, self._tree = within, Taxonomy.load(within) if within else None
         self._left_out: Counter[str] = Counter()
-        self._lacking: Counter[str] = Counter()  # instruments that the tree lacks -> their stems
         self._without: list[str] = []
 
     def fetch(self, progress: Progress | None = None) -> None:
@@ -101,7 +95,7 @@ class MedleyDB(Listed):
         known = yaml.load(FACTS.read_text(encoding="utf-8"), LOADER)
         version = {track: name for name in ("V1", "V2") for track in known[name]}
         bleeding = set(known["bleeding"])
-        self._left_out, self._lacking, self._without = Counter(), Counter(), self._unknown(metadata)
+        self._left_out, self._without = Counter(), self._unknown(metadata)
         activations = self._activations()
         names: set[str] = set()
         for track, path in sorted(metadata.items()):
@@ -159,13 +153,7 @@ class MedleyDB(Listed):
             "ensembles": row["ensemble"] and (self.ensembles == "drop" or (self.ensembles == "merge" and family)),
             "non_instruments": not self.non_instruments and any(x.lower() in NON_INSTRUMENTS for x in row["labels"]),
         }
-        return next((name for name, applies in reasons.items() if applies), None) or self._outside(row["labels"])
-
-    def _outside(self, labels: Sequence[str]) -> str | None:
-        """Whether the tree of ``within`` lacks an instrument; such are counted by name."""
-        lacking = [label for label in labels if self._tree is not None and not self._tree.knows(label, self.name)]
-        self._lacking.update(lacking)
-        return "within" if lacking else None
+        return next((name for name, applies in reasons.items() if applies), None)
 
     def _check_exclude(self, names: set[str]) -> None:
         for name in self.exclude:
@@ -188,7 +176,6 @@ class MedleyDB(Listed):
             "without_activations": sum(row["active"] is None for row in found),
             "without_metadata": self._without,
             "left_out": dict(self._left_out),
-            "not_in_tree": dict(sorted(self._lacking.items())),
         }
 
     def remarks(self) -> str:
@@ -203,9 +190,6 @@ class MedleyDB(Listed):
             parts.append(
                 "left out by " + ", ".join(f"{name} {count}" for name, count in sorted(self._left_out.items()))
             )
-        if self._lacking:
-            named = ", ".join(f"{label} {count}" for label, count in sorted(self._lacking.items()))
-            parts.append(f"not in the tree {self.within}: {named}")
         return "; " + "; ".join(parts)
 
 
