@@ -213,7 +213,8 @@ def offsets(
     named = {"ratio": 1 / tempo, **dict(zip(MET, columns, strict=True))}
     named["query_start"] = named["query_start"] * tempo
     mine = [query == q for q in range(len(place))]
-    return [{name: named[name][m].round(3).tolist() for name in PLACES} for m in mine]
+    exact = {name: named[name] if name == "semitones" else named[name].astype(float).round(3) for name in PLACES}
+    return [{name: exact[name][m].tolist() for name in PLACES} for m in mine]
 
 
 def _meet(
