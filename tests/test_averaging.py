@@ -52,6 +52,20 @@ def test_checkpoints_of_other_models_have_no_average(tmp_path):
             average_checkpoints([first, second], tmp_path / "mean.ckpt", wrong)
 
 
+def test_a_mean_has_learned_what_its_parts_have(tmp_path):
+    paths = [checkpoint(tmp_path / f"{i}.ckpt", state) for i, state in enumerate(states())]
+    for i, path in enumerate(paths[:2]):
+        content = torch.load(path)
+        content["tonnetz"]["learned"] = {"stages": [{"task": "csi"}, {"fold": i}], "recordings": torch.tensor([i, 7])}
+        torch.save(content, path)
+    average_checkpoints(paths[:2], tmp_path / "mean.ckpt")
+    found = torch.load(tmp_path / "mean.ckpt")["tonnetz"]["learned"]
+    assert found["stages"] == [{"task": "csi"}, {"fold": 0}, {"fold": 1}]
+    assert found["recordings"].tolist() == [0, 1, 7]
+    average_checkpoints(paths, tmp_path / "mean.ckpt")  # one of these does not know
+    assert "learned" not in torch.load(tmp_path / "mean.ckpt")["tonnetz"]
+
+
 def test_refreshed_statistics_are_those_of_the_batches():
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Dropout(0.5)).eval()

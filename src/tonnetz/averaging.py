@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tonnetz.atomic import replacing
 from tonnetz.checkpoint import load_checkpoint
 from tonnetz.errors import UserError
+from tonnetz.learned import joined
 from tonnetz.metrics.ranking import Ranking, Retrieval, intervals
 
 
@@ -44,6 +45,9 @@ def average_checkpoints(paths: Sequence[str | Path], out: Path, weights: Sequenc
         _check_alike(paths[0], checkpoints[0], path, checkpoint)
     mean = average_weights([checkpoint["state_dict"] for checkpoint in checkpoints], weights)
     kept = {key: checkpoints[0][key] for key in ("tonnetz", "epoch", "global_step", "pytorch-lightning_version")}
+    about = {key: value for key, value in kept["tonnetz"].items() if key != "learned"}
+    together = joined([checkpoint["tonnetz"].get("learned") for checkpoint in checkpoints])
+    kept["tonnetz"] = about | ({"learned": together} if together else {})
     save({**kept, "state_dict": mean}, out)
 
 

@@ -53,6 +53,16 @@ def learned(data: Any, task: str, before: Mapping[str, Any] | None = None) -> di
     return {"stages": [*(before["stages"] if before else []), stage], "recordings": torch.cat(marks).unique()}
 
 
+def joined(found: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """What several checkpoints together have learned from, as their mean has; None when one does not say."""
+    known = [each for each in found if each]
+    if not known or len(known) < len(found):
+        return None
+    stages = [stage for each in known for stage in each["stages"]]
+    once = [stage for i, stage in enumerate(stages) if stage not in stages[:i]]
+    return {"stages": once, "recordings": torch.cat([each["recordings"] for each in known]).unique()}
+
+
 def seen(frame: pl.DataFrame, found: Mapping[str, Any]) -> int:
     """How many rows of a table are of recordings that a checkpoint has learned from."""
     return int(torch.isin(sound_marks(frame), found["recordings"]).sum())
