@@ -38,6 +38,7 @@ EXTENSIONS = frozenset(
     ]
 )
 SILENCE = 1e-4  # peak below which a file holds nothing to learn from (-80 dBFS)
+SHORTEST = 0.01  # seconds in which anything can be heard
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,20 @@ def read(
     if sample_rate is not None and sample_rate != rate:
         return resample(audio, rate, sample_rate), sample_rate
     return audio, rate
+
+
+def read_audible(path: str | Path, sample_rate: int | None = None) -> tuple[np.ndarray, int, float]:
+    """Decode a whole file: mono float32 (N,), its rate in Hz, and its peak.
+
+    Raises UserError for what `read` refuses, and for a file that is silent or too short to hear anything.
+    """
+    audio, rate = read(path, sample_rate)
+    if len(audio) < SHORTEST * rate:
+        raise UserError(f"{path}: only {1000 * len(audio) / rate:.1f} ms long; remove or replace the file")
+    peak = float(np.abs(audio).max())
+    if peak < SILENCE:
+        raise UserError(f"{path}: silent (peak {peak:.1e}); remove or replace the file")
+    return audio, rate, peak
 
 
 def _check_file(path: str | Path) -> None:

@@ -127,10 +127,7 @@ def feature_batches(
 def _features(experiment: Experiment, path: str, plan: Plan) -> dict[str, Tensor]:
     frontend = experiment.data.frontend
     rate = frontend.sample_rate
-    signal, _ = audio.read(path, rate)
-    peak = np.abs(signal).max()
-    if peak < audio.SILENCE:
-        raise UserError(f"{path}: silent (peak {peak:.1e}); nothing to judge")
+    signal, _, peak = audio.read_audible(path, rate)
     signal = signal / peak if experiment.data.normalize else signal
     with torch.inference_mode():
         whole = frontend(torch.from_numpy(signal)[None, None].to(_device(frontend)))[0].cpu()  # (C, F, T)

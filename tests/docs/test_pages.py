@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
 
-FEWSHOT = {"taxonomy", "partition", "episodes", "enroll", "classify", "trials", "analyze"}  # jobs on the page of this task
+FEWSHOT = {"taxonomy", "partition", "episodes", "enroll", "classify", "trials", "analyze"}  # on its page
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "extending.md")]
 
 

@@ -191,6 +191,7 @@ def test_recordings_centroids_and_any_number_of_matches(ask, queries):
 def test_bad_recordings_cost_only_themselves(ask, queries):
     soundfile.write(queries / "silent.wav", np.zeros(RATE), RATE)
     soundfile.write(queries / "nan.wav", np.full(RATE, np.nan, np.float32), RATE, subtype="FLOAT")
+    soundfile.write(queries / "click.wav", np.ones(40) / 2, RATE)
     (queries / "empty.wav").write_bytes(b"")
     (queries / "broken.wav").write_bytes(b"nonsense" * 99)
     for name in ("excerpt.wav", "long.wav", "stranger.wav"):
@@ -204,6 +205,7 @@ def test_bad_recordings_cost_only_themselves(ask, queries):
     expected = {
         "silent": "silent",
         "nan": "NaN",
+        "click": "ms long",
         "empty": "0 bytes",
         "broken": "cannot be decoded",
         "absent": "no such file",

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from tonnetz import audio
@@ -105,10 +104,7 @@ def _key(path: str) -> str:
 
 def _decode(path: str, target: Path, rate: int) -> dict[str, Any]:
     """Decode one file; returns where its PCM is, its samples and its peak."""
-    signal, _ = audio.read(path, rate)
-    peak = float(np.abs(signal).max())
-    if peak < audio.SILENCE:
-        raise UserError(f"{path}: silent (peak {peak:.1e}); remove or replace the file")
+    signal, _, peak = audio.read_audible(path, rate)
     header = audio.pcm_header(path, rate)
     if header is not None:  # the file is what we would write: it is read where it lies
         return {"audio": os.path.abspath(path), "header": header, "samples": len(signal), "peak": peak}

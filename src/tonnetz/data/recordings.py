@@ -67,10 +67,7 @@ class Recordings:
 
     def _windows(self, path: str) -> dict[str, Any]:
         rate, plan = self.sample_rate, self.plan
-        signal, _ = audio.read(path, rate)
-        peak = np.abs(signal).max()
-        if peak < audio.SILENCE:
-            raise UserError(f"{path}: silent (peak {peak:.1e}); nothing to judge")
+        signal, _, peak = audio.read_audible(path, rate)
         window = round(plan.span * rate)
         starts = evaluation_starts(plan, len(signal), rate)
         if self.normalize:

@@ -74,10 +74,7 @@ def examine(path: Path, file: str, label: str, window: float) -> tuple[Example, 
 
     Raises UserError for what is no sound: missing, empty, not audio, NaN, silent.
     """
-    signal, rate = audio.read(path)  # (N,)
-    peak = float(np.abs(signal).max())
-    if peak < audio.SILENCE:
-        raise UserError(f"{path}: silent (peak {peak:.1e}); remove or replace the file")
+    signal, rate, peak = audio.read_audible(path)  # (N,)
     seconds = len(signal) / rate
     doubts = []
     if peak < QUIET:
