@@ -335,9 +335,10 @@ def test_stored_features_and_unknown_columns(fit):
     assert "task.kin=singer" in asked.err
 
 
-def test_two_processes_equal_one(corpus, tmp_path):
-    """The same batches: the loss of a batch is that of all its views, wherever they are."""
-    words = [*RUN, "model.dropout=0", "model.norm=false", "augment=none", "trainer.max_epochs=2"]
+@pytest.mark.parametrize("loss", [["loss=simclr"], ["loss=moco", "loss.queue=24"], ["loss=byol", "task.norm=false"]])
+def test_two_processes_equal_one(corpus, tmp_path, loss):
+    """The same batches: the loss of a batch is that of all its views, wherever they are; and one queue for all."""
+    words = [*RUN, *loss, "model.dropout=0", "model.norm=false", "augment=none", "trainer.max_epochs=2"]
     single = run(corpus, tmp_path, "single", *words, "data.batch_size=8")
     double = run(corpus, tmp_path, "double", *words, *DDP, "trainer.max_epochs=2", "data.batch_size=4")
     one, two = (json.loads((folder / "metrics.json").read_text()) for folder in (single, double))
