@@ -140,6 +140,7 @@ def test_unsure_pairs_unknown_ids_and_repeats_stay_random(tmp_path):
     ids = [f"r{i}" for i in range(8)]
     a, b = np.array([(g * 4 + i, g * 4 + j) for g in range(2) for i in range(4) for j in range(i)]).T
     found = {"shift": np.zeros(count), "ratio": np.ones(count), "confidence": np.linspace(0, 1, count)}
+    found["semitones"] = np.zeros(count, int)
     write(file, ids, np.stack([a, b], 1), found, {"window": 15.0, "hop": 5.0, "model": "abc"})
     loaded = Alignment.load(file, "abc", floor=0.5)
     assert len(loaded) == (found["confidence"] >= 0.5).sum()

@@ -14,7 +14,7 @@ import pytest
 
 from tonnetz.datasets import assets
 from tonnetz.datasets.assets import Asset, digest, download, fetch, unpack
-from tonnetz.errors import UserError
+from tonnetz.errors import DiskFull, UserError
 
 DATA = bytes(range(256)) * 40_000  # ten megabytes
 
@@ -163,6 +163,6 @@ def test_disk_that_is_full_leaves_nothing(tmp_path, monkeypatch):
 
     (tmp_path / "x.zip").write_bytes(packed("zip"))
     monkeypatch.setattr(assets, "_unpack", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFull, match="the disk is full; make room"):
         unpack([tmp_path / "x.zip"], tmp_path / "out")
     assert os.listdir(tmp_path) == ["x.zip"]
