@@ -40,8 +40,14 @@ def one_line(result, *words):
         ),
         (
             ["job=test", "ckpt=a.ckpt", "task.reduction=min"],
-            ["task.reduction", "task=classification or contrastive or csi"],
+            ["task.reduction", "another task needs its name: task=csi"],
         ),
+        (
+            ["job=test", "ckpt=a.ckpt", "task.evaluation.episodes=50"],
+            ["task.evaluation.episodes: task=classification has no such key", "needs its name: task=fewshot"],
+        ),
+        (["job=test", "ckpt=a.ckpt", "task.reductoin=min"], ["task.reductoin", "+task."]),
+        (["loss=nosuch"], ["loss=nosuch", "known: alignment_uniformity, arcface", "prototypes"]),
         (["job=test", "ckpt=a.ckpt", "task=csi", "task.reductoin=min"], ["task.reductoin", "'reduction'", "+task."]),
         (["data.sets={x: {source: 'folder:/x'}}"], ["data.sets:", "+data.sets.NAME={...}"]),
         (["warm=all"], ["warm=all", "init="]),

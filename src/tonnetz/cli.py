@@ -132,7 +132,9 @@ def _explain(error: ConfigCompositionException) -> str:
         if not options:
             return one_line(error)
         remedy = " (more come with the extra: pip install 'tonnetz[sweep]')" if group.startswith("hydra/") else ""
-        return f"{group}={member}: no such member of the group '{group}'{suggest(member, options)}{remedy}"
+        return (
+            f"{group}={member}: no such member of the group '{group}'{suggest(member, options, len(options))}{remedy}"
+        )
     text = one_line(error)
     found = re.search(r"Could not override '([^']+)'", text)
     if found is None:
@@ -146,10 +148,12 @@ def _explain(error: ConfigCompositionException) -> str:
         return f"{key}: cannot be replaced as a whole; +{key}.NAME={{...}} adds one"
     if key in MEANT:
         return f"{key}: no such key; it is called {MEANT[key]}"
-    remedy = f"(+{key}=... adds a new one)"
     if parent.split(".")[0] == "task" and _given("ckpt") and not _given("task"):
-        remedy = f"(a checkpoint of another task needs its name: task={' or '.join(_members('task'))})"
-    return f"{key}: no such key{suggest(leaf, known)} {remedy}"
+        others = [name for name in _members("task") if leaf in _keys(_compose([f"task={name}"]), parent)]
+        if others:
+            named = f"a checkpoint of another task needs its name: task={' or '.join(others)}"
+            return f"{key}: task=classification has no such key; {named}"
+    return f"{key}: no such key{suggest(leaf, known)} (+{key}=... adds a new one)"
 
 
 # A number, or a list of them; devices may be auto.
@@ -186,8 +190,11 @@ def _given(key: str) -> bool:
 def _siblings(parent: str) -> list[str]:
     """The keys beside an unknown one, with the groups that the command line chose."""
     chosen = [item for item in sys.argv[1:] if re.fullmatch(r"[a-z]+=[\w-]+", item) and item.split("=")[0] in _groups()]
-    config = _compose(chosen)
-    node = OmegaConf.select(config, parent) if parent else config
+    return _keys(_compose(chosen), parent)
+
+
+def _keys(config: DictConfig, parent: str) -> list[str]:
+    node = OmegaConf.select(config, parent, throw_on_missing=False) if parent else config
     return list(node) if isinstance(node, DictConfig) else []
 
 

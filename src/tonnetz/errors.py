@@ -14,11 +14,11 @@ class DiskFull(UserError):
     """There is no room to write: no fault of the file that was being read, so nothing goes on without it."""
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the nearest known word, or the first known words when none is near."""
+def suggest(word: str, known: Iterable[str], most: int = 20) -> str:
+    """Return ``"; did you mean 'x'?"`` for the nearest known word, or `most` known words when none is near."""
     options = sorted(map(str, known))
-    near = difflib.get_close_matches(str(word), options, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(word), options, n=1, cutoff=0.6)
     if near:
         return f"; did you mean '{near[0]}'?"
-    shown = ", ".join(options[:20]) + (", ..." if len(options) > 20 else "")
+    shown = ", ".join(options[:most]) + (", ..." if len(options) > most else "")
     return f"; known: {shown}" if options else ""

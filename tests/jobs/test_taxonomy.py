@@ -25,18 +25,18 @@ def instruments(tmp_path, corpus):
 
 
 def test_the_tree_on_the_screen_and_as_files(cli, tmp_path):
-    done = cli(
-        "job=taxonomy", "job.tree=hornbostel_sachs", "job.between=[violin,trumpet]", f"job.out={tmp_path}/own.yaml"
-    )
+    apart = cli("job=taxonomy", "job.between=[violin,trumpet]", run="apart")
+    done = cli("job=taxonomy", "job.tree=hornbostel_sachs", f"job.out={tmp_path}/own.yaml")
     assert done.status == 0, done.err
     for text in ("bowed_lutes", "136 leaves, 51 inner nodes, 6 groups, depth 4", "136, 38, 25, 7", "irmas 11"):
         assert text in done.out
     assert "violin and trumpet: only the root is above both; 8 edges apart; height of the common ancestor 4 padded" in (
-        " ".join(done.out.split())
+        " ".join(apart.out.split())
     )
+    assert "bowed_lutes" not in apart.out  # the answer stands alone
     assert (done.folder / "figures" / "taxonomy.png").stat().st_size > 50_000
     facts = done.json("taxonomy.json")
-    assert facts["between"]["common"] is None
+    assert apart.json("taxonomy.json")["between"]["common"] is None
     assert facts["chance_severity"] == {"padded": 3.7277, "natural": 3.6535}  # as counted by hand below
     tree = Taxonomy.load("hornbostel_sachs")
     leaves = tree.leaves()
@@ -78,6 +78,8 @@ def test_counts_of_a_corpus(cli, instruments):
     ("words", "message"),
     [
         (("job.tree=hornbostel_sax",), "did you mean 'hornbostel_sachs'"),
+        (("job.tree=nosuch",), "error: job.tree=nosuch: no such taxonomy or file; known: hornbostel_sachs"),
+        (("data.taxonomy=nosuch",), "error: data.taxonomy=nosuch"),
         (("job.between=[violin,viollin]",), "label 'viollin' is not in the taxonomy; did you mean 'violin'?"),
         (("job.between=[violin]",), "needs two labels"),
         (("job.out=tree.txt",), "give it the ending .yaml"),
@@ -169,6 +171,6 @@ def test_names_that_a_tree_lacks_are_told(cli):
     lacking = done.json("taxonomy.json")["lacking"]
     assert {"synthesizer", "electronic_organ", "drum_machine", "theremin"} <= set(lacking["leaves"])
     assert lacking["openmic"] == ["synthesizer"]
-    assert "openmic: 1 names that another tree knows and this one lacks: synthesizer" in " ".join(done.out.split())
+    assert "other trees also have 1 names of openmic: synthesizer" in " ".join(done.out.split())
     done = cli("job=taxonomy", run="own")
     assert all(name.endswith("_section") for name in done.json("taxonomy.json")["lacking"]["leaves"])

@@ -84,7 +84,10 @@ def examine(path: Path, file: str, label: str, window: float) -> tuple[Example, 
     if clips := _clips(signal, peak):
         doubts.append(f"clipped in {clips} place{'s' * (clips > 1)}")
     if seconds < window / 4:
-        doubts.append(f"too short ({seconds:.2f} s for windows of {window:g} s)")
+        doubts.append(
+            f"too short ({seconds:.2f} s, less than a quarter of a window of {window:g} s): take a longer one, or "
+            "teach all with a smaller job.window, or with job.pad=repeat"
+        )
     return Example(label, file, round(seconds, 4), hashlib.sha256(path.read_bytes()).hexdigest()[:16]), doubts
 
 

@@ -27,21 +27,31 @@ FEW = 12  # names in a line
 def run(cfg: DictConfig, run: Run) -> None:
     """Show a tree: print it, draw it, check its aliases, measure two labels, write it."""
     name = str(cfg.job.tree or cfg.data.taxonomy or DEFAULT)
-    tree = Taxonomy.load(name)
+    tree = _load(cfg, name)
     tables = check_aliases(tree)
     counts = _counts(cfg, name) if cfg.job.counts else None
     classes = sorted(counts, key=tree.nodes.index) if counts else list(tree.leaves())
     facts = describe(tree, classes) | {"tree": name, "aliases": tables, "lacking": lacking(tree)}
-    show_tree(tree, classes, {node: f"{count:,}" for node, count in (counts or {}).items()}, name)
-    show(facts)
     if cfg.job.between:
         facts["between"] = between(tree, list(cfg.job.between))
         print(_sentence(facts["between"]))
+    else:
+        show_tree(tree, classes, {node: f"{count:,}" for node, count in (counts or {}).items()}, name)
+        show(facts)
     if cfg.job.out:
         write(tree, Path(cfg.job.out), name)
     write_json(run.folder / "taxonomy.json", facts | ({"counts": counts} if counts else {}))
     save(draw_tree(tree, classes, title=name), run.folder / "figures" / "taxonomy.png")
     run.facts["taxonomy"] = facts
+
+
+def _load(cfg: DictConfig, name: str) -> Taxonomy:
+    """The tree. Raises UserError that names the key which asked for it."""
+    try:
+        return Taxonomy.load(name)
+    except UserError as error:
+        key = "job.tree" if cfg.job.tree else "data.taxonomy"
+        raise UserError(str(error).replace("data.taxonomy=", f"{key}=", 1)) from None
 
 
 def _counts(cfg: DictConfig, name: str) -> dict[str, int]:
@@ -145,7 +155,8 @@ def show(facts: Mapping[str, Any]) -> None:
     print(f"aliases, all resolve: {tables or 'none'}")
     for corpus, labels in facts["lacking"].items():
         few = ", ".join(labels[:FEW]) + (", ..." if len(labels) > FEW else "")
-        print(f"{corpus}: {len(labels)} names that another tree knows and this one lacks: {few}")
+        kind = "leaves" if corpus == "leaves" else f"names of {corpus}"
+        print(f"other trees also have {len(labels)} {kind}: {few}")
 
 
 def show_tree(
