@@ -17,7 +17,7 @@ from tests.conftest import RATE
 from tonnetz import cli as command
 from tonnetz.enrolment.taught import Enrolment
 from tonnetz.jobs import enroll as module
-from tonnetz.jobs.classify import timeline, track_names
+from tonnetz.jobs.classify import shortened, show, timeline, track_names
 
 KINDS = ("cello", "banjo", "oboe", "flute", "trumpet", "marimba", "violin", "clarinet", "piano", "harp")
 
@@ -222,11 +222,28 @@ def test_doubtful_examples_are_warned_of(ask, place, tmp_path):
     for words in (
         "violin/0.wav: is the same file as piano/copy.wav of class piano",
         "piano/loud.wav: clipped in",
-        "piano/short.wav: too short",
+        "piano/short.wav: too short (0.06 s, less than a quarter of a window of 0.5 s): take a longer one",
         "harp: has one example",
     ):
         assert words in done.out
     assert len(done.json("enrolment.json")["warnings"]) >= 4
+
+
+@pytest.mark.parametrize("columns", ["80", "160"])
+def test_a_file_is_a_line_and_keeps_its_ends(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    segments = [{"label": "french_horn", "start": 0.0, "end": 3.0}] * 3
+    numbers = {"probability": 0.98, "novelty": -1.25, "segments": segments}
+    names = [f"french_horn_C4_long_forte_normal_take_{i}.mp3" for i in range(3)]
+    show([{"path": f"x/{name}", "answer": "french_horn", "label": "french_horn", **numbers} for name in names], 20)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert len(lines) == 3
+    assert all(f"{i}.mp3" in line and line.count("french_horn") >= 2 for i, line in enumerate(lines))
+
+
+def test_short_names_stay():
+    assert shortened("a.wav", 5) == "a.wav"
+    assert shortened("abcdefgh.wav", 8) == "abcd…wav"
 
 
 def bad_files(folder):

@@ -31,6 +31,7 @@ from tonnetz.jobs.predict import report_bad
 from tonnetz.manifest import Run, write_json
 from tonnetz.quiet import quiet
 
+NAME, TIME = 16, 12  # characters of a file name, and of what is along time, at least
 COLUMNS = ("answer", "label", "probability", "distance", "novelty", "unknown", "node", "family")
 
 
@@ -199,17 +200,33 @@ def show(results: Sequence[dict[str, Any]], most: int) -> None:
     """Print a row a file."""
     from rich.console import Console
     from rich.table import Column, Table
+    from rich.text import Text
 
-    heads = ("file", "answer", "likeliest", "probability", "novelty", "along time")
-    table = Table(*(Column(name, overflow="fold") for name in heads))
-    for item in results[:most]:
+    console = Console()
+    heads = ("file", "answer", "likeliest", "prob.", "novelty")
+    table = Table(*(Column(name, no_wrap=True) for name in heads), "along time")  # the last gives way first
+    shown = results[:most]
+    lengths = (max((len(item[key]) for item in shown), default=0) for key in ("answer", "label"))
+    width = max(NAME, console.width - sum(max(9, n) for n in lengths) - len("prob.novelty") - 3 * 6 - 1 - TIME)
+    for item in shown:
         track = ", ".join(f"{s['label']} {s['start']:.1f}-{s['end']:.1f}" for s in item["segments"][:3])
         more = ", ..." * (len(item["segments"]) > 3)
         numbers = f"{item['probability']:.2f}", f"{item['novelty']:.3g}"
-        table.add_row(Path(item["path"]).name, item["answer"], item["label"], *numbers, track + more)
-    Console().print(table)
+        name = shortened(Path(item["path"]).name, width)
+        table.add_row(
+            name, item["answer"], item["label"], *numbers, Text(track + more, no_wrap=True, overflow="ellipsis")
+        )
+    console.print(table)
     if len(results) > most:
         print(f"... and {len(results) - most} more")
+
+
+def shortened(name: str, width: int) -> str:
+    """A name with its middle left out, where it is longer than `width`: numbers and endings stay."""
+    if len(name) <= width:
+        return name
+    start = width // 2
+    return f"{name[:start]}…{name[start + 1 - width :]}"
 
 
 def tell(found: Recognition, run: Run) -> None:
@@ -223,7 +240,9 @@ def tell(found: Recognition, run: Run) -> None:
         right = "" if row["accuracy"] is None else f"{row['accuracy']:.0%}"
         counts = (str(row["answers"][name]) for name in found.columns)
         table.add_row(row["folder"], *counts, right, f"{row['rejected']:.0%}")
-    Console().print(table)
+    console = Console()
+    console.rule("compared with the folders", align="left")
+    console.print(table)
     print(found.sentence())
     write_json(run.folder / "truth.json", found.summary())
     with replacing(run.folder / "confusion.csv") as part, part.open("w", newline="") as file:
