@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tonnetz.errors import UserError
-from tonnetz.fewshot.episodes import Episodes, Pool, draw_many, load_episodes, save_episodes
+from tonnetz.fewshot.episodes import Episodes, Pool, draw_many, left_out, load_episodes, save_episodes
 
 NAMES = [f"class{i}" for i in range(8)]
 
@@ -80,8 +80,13 @@ def test_too_few_clips_are_named_with_their_count():
     with pytest.raises(UserError, match=r"class 'harp' has 3 clips.*5 for support and 12"):
         short.sufficient(5, 12, 2)
     assert short.sufficient(5, 12, 2, "drop").tolist() == [1, 2]
-    with pytest.raises(UserError, match=r"ways=3: this split has 2 classes.*oboe, flute"):
+    with pytest.raises(UserError, match=r"task.plan.ways=3: the train split has 2 classes.*oboe, flute.*fewer ways"):
         short.sufficient(5, 12, 3, "drop")
+    with pytest.raises(UserError, match=r"task.evaluation.ways=2: the test split has 1 class .*\(.*\); give it more"):
+        Pool(np.zeros(30, int), None, ["harp"]).sufficient(5, 12, 2, stage="test")
+    assert short.dropped(5, 12, "drop") == {"harp": 3}
+    assert short.dropped(2, 12, "fewer") == short.dropped(5, 12, "fail") == {}
+    assert left_out("test", {"harp": 3, "oboe": 1}, 5, 12, "drop").endswith("harp (3 clips), oboe (1 clip)")
 
 
 def test_a_class_of_one_recording_cannot_be_told_from_it():

@@ -80,7 +80,7 @@ def test_a_test_with_the_list_equals_one_without(cli, listed, instruments, tmp_p
     [
         (["job.stage=train"], "job.stage=train"),
         (["job.count=0"], "job.count=0"),
-        (["task.evaluation.ways=4"], "ways=4: this split has 3 classes"),
+        (["task.evaluation.ways=4"], "task.evaluation.ways=4: the test split has 3 classes"),
     ],
 )
 def test_mistakes_are_one_line(listed, words, match):

@@ -1,6 +1,7 @@
 """Few-shot recognition end to end on a small corpus, and what its evaluation promises."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -154,9 +155,9 @@ def test_killed_and_resumed_equals_unbroken(fewshot):
         (["model.height=2"], "it is called loss.height"),
         (["data.episodes_per_batch=8"], "it is called task.plan.episodes"),
         (["data.select=test"], "data.allow_test_selection=true"),
-        (["task.plan.ways=12"], "ways=12: this split has 3 classes"),
+        (["task.plan.ways=12"], "task.plan.ways=12: the train split has 3 classes"),
         (["task.evaluation.shots=[20]"], "task.plan.insufficient=drop"),
-        (["task.evaluation.ways=4"], "ways=4: this split has 3 classes"),
+        (["task.evaluation.ways=4"], "task.evaluation.ways=4: the test split has 3 classes"),
         (["task.tree=nothing"], "nothing"),
         (["data.fixed={test:[violon]}"], "did you mean"),
         (["task.evaluation.episodes=0"], "task.evaluation.episodes=0"),
@@ -174,6 +175,47 @@ def test_selection_on_the_test_split_is_told(fewshot):
     done = fewshot("data.select=test", "data.allow_test_selection=true", "trainer.max_epochs=1")
     assert done.status == 0, done.err
     assert json.loads((done.folder / "metrics.json").read_text())["protocol"]["selected_on"] == "test"
+
+
+def test_one_class_chooses_nothing(fewshot):
+    fixed = "data.fixed={valid:[banjo],test:[violin,clarinet,piano]}"
+    done = fewshot(fixed, "task.plan.ways=2")
+    assert done.status == 0, done.err
+    assert "validation has 1 class with enough clips and needs two: it chooses nothing" in done.out
+    metrics = done.json("metrics.json")
+    assert metrics["protocol"]["selected_on"] is None
+    assert np.isnan(metrics["valid/accuracy"])
+    best, last = (torch.load(done.folder / "checkpoints" / f"{n}.ckpt", weights_only=True) for n in ("best", "last"))
+    assert best["epoch"] == last["epoch"] == 1
+    assert last["state_dict"]["whitening.fitted"]
+    assert all((best["state_dict"][name] == value).all() for name, value in last["state_dict"].items())
+    refused = fewshot(fixed, "task.plan.ways=2", "job.patience=3", run="patient")
+    assert refused.status == 2
+    assert "job.patience=3: nothing validates this run" in refused.err
+
+
+def test_without_validation_nothing_is_said_to_choose(fewshot):
+    done = fewshot("data.fixed={valid:[],test:[violin,clarinet,piano]}", "trainer.max_epochs=1")
+    assert done.status == 0, done.err
+    assert done.json("metrics.json")["protocol"]["selected_on"] is None
+
+
+def test_dropped_classes_are_named_and_written(fewshot, cli, instruments, tmp_path):
+    root = tmp_path / "fewer"
+    shutil.copytree(instruments, root)
+    for path in sorted((root / "piano").iterdir())[3:]:
+        path.unlink()
+    words = [f"data.root={root}", "task.plan.insufficient=drop", "task.evaluation.ways=2", "trainer.max_epochs=1"]
+    done = fewshot(*words)
+    assert done.status == 0, done.err
+    line = "test: in no episode, which takes 3 for support and 4 others as queries"
+    assert line in done.out
+    assert "(task.plan.insufficient=drop): piano (3 clips)" in done.out
+    assert done.json("metrics.json")["protocol"]["dropped"] == {"test": {"piano": 3}}
+    best = done.folder / "checkpoints" / "best.ckpt"
+    again = cli("job=test", f"ckpt={best}", "data.workers=0", "trainer=cpu", run="again")
+    assert line in again.out
+    assert again.json("metrics.json")["protocol"]["dropped"] == {"test": {"piano": 3}}
 
 
 def batch_of(stream, dim=6):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from tonnetz.errors import UserError, suggest
 
 UNITS = ("clip", "track", "artist")
 INSUFFICIENT = ("fail", "drop", "fewer")
+KEYS = {"train": "task.plan.ways", "valid": "task.evaluation.valid_ways", "test": "task.evaluation.ways"}
+MORE = "give it more classes (data.valid, data.test, data.fixed, data.split_level=1)"
 
 
 @dataclass(frozen=True)
@@ -69,27 +71,44 @@ class Pool:
             self.units = {c: np.unique(units[rows], return_inverse=True)[1] for c, rows in self.rows.items()}
 
     def sufficient(
-        self, shots: int, queries: int, ways: int, insufficient: str = "fail", again: bool = False
+        self,
+        shots: int,
+        queries: int,
+        ways: int,
+        insufficient: str = "fail",
+        again: bool = False,
+        stage: str = "train",
     ) -> np.ndarray:
         """Codes of the classes that every draw can serve. Raises UserError, naming class and count, when they are few.
+
+        `stage` (train, valid, test) is for the message.
+        """
+        short = self.lacking(shots, queries, insufficient, again)
+        if short and insufficient == "fail":
+            raise UserError(self._shortage(min(short, key=lambda c: len(self.rows[c])), shots, queries))
+        fit = [code for code in self.rows if code not in short]
+        if len(fit) < ways:
+            remedy = f"take fewer ways or shots, or {MORE}" if len(fit) > 1 else MORE
+            raise UserError(
+                f"{KEYS[stage]}={ways}: the {stage} split has {_counted(len(fit), 'class', 'classes')} with enough "
+                f"clips for {shots} shots and queries ({', '.join(self.names[c] for c in fit) or 'none'}); {remedy}"
+            )
+        return np.array(fit, np.int64)
+
+    def lacking(self, shots: int, queries: int, insufficient: str = "fail", again: bool = False) -> list[int]:
+        """Codes of the classes with too few clips for some draw.
 
         Of a class with units a draw takes whole units for the support until they hold `shots` rows, in the worst case
         shots - 1 and a largest unit. One clip suffices where clips are drawn `again`.
         """
-        fit: list[int] = []
-        short: list[int] = []
-        for code, rows in self.rows.items():
-            left = len(rows) - shots - (self._largest(code) - 1)
-            needed = 1 if insufficient == "fewer" else queries
-            (fit if again or left >= needed else short).append(code)
-        if short and insufficient == "fail":
-            raise UserError(self._shortage(min(short, key=lambda c: len(self.rows[c])), shots, queries))
-        if len(fit) < ways:
-            raise UserError(
-                f"ways={ways}: this split has {len(fit)} classes with enough clips for {shots} shots and queries "
-                f"({', '.join(self.names[c] for c in fit) or 'none'}); take fewer ways or shots"
-            )
-        return np.array(fit)
+        needed = shots + (1 if insufficient == "fewer" else queries)
+        return [c for c, rows in self.rows.items() if not again and len(rows) - (self._largest(c) - 1) < needed]
+
+    def dropped(self, shots: int, queries: int, insufficient: str, again: bool = False) -> dict[str, int]:
+        """The classes that are in no episode, with their clips, which are too few; to `fail` names one instead."""
+        if insufficient == "fail":
+            return {}
+        return {self.names[c]: len(self.rows[c]) for c in self.lacking(shots, queries, insufficient, again)}
 
     def _largest(self, code: int) -> int:
         return 1 if self.units is None else int(np.bincount(self.units[code]).max())
@@ -164,6 +183,20 @@ class Pool:
         return rows[order[turns[side][:shots]]], rows[order[turns[~side][:queries]]]
 
 
+def left_out(split: str, dropped: Mapping[str, int], shots: int, queries: int, insufficient: str) -> str:
+    """A line that names the classes of a split that are in no episode, with their clips."""
+    others = "another" if insufficient == "fewer" else f"{queries} others"
+    clips = ", ".join(f"{name} ({_counted(count, 'clip', 'clips')})" for name, count in dropped.items())
+    return (
+        f"{split}: in no episode, which takes {shots} for support and {others} as queries, no recording on both sides "
+        f"(task.plan.insufficient={insufficient}): {clips}"
+    )
+
+
+def _counted(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"
+
+
 def _occurrence(values: np.ndarray) -> np.ndarray:
     """How many equal values stand before each, (n,)."""
     order = np.argsort(values, kind="stable")
@@ -184,9 +217,10 @@ def draw_many(
     unknown: int = 0,
     again: bool = False,
     insufficient: str = "fail",
+    stage: str = "train",
 ) -> Episodes:
     """Episodes 0 to count - 1 of (seed, part): each depends on its number alone."""
-    fit = pool.sufficient(shots, queries, ways + unknown, insufficient, again)
+    fit = pool.sufficient(shots, queries, ways + unknown, insufficient, again, stage)
     found = [pool.draw([seed, part, i], fit, ways, shots, queries, unknown, again) for i in range(count)]
     return stack(found, queries)
 

@@ -73,18 +73,27 @@ class Protocol:
         """The episodes of a stage: from the file, or drawn from a split's rows as `how` says."""
         if self.file and stage == "test":
             return load_episodes(self.file, ids, pool.names)
-        tested = stage == "test"
-        count, unknown = (self.episodes, self.unknown) if tested else (self.valid_episodes, 0)
-        ways = self.ways if tested else self.valid_ways or min(self.ways, len(pool.rows))
-        sizes = ways, self.settings[-1], self.queries
-        return draw_many(pool, count, *sizes, seed=self.seed, part=PARTS[stage], unknown=unknown, **how)
+        count, unknown = (self.episodes, self.unknown) if stage == "test" else (self.valid_episodes, 0)
+        sizes = self._ways(pool, stage, **how), self.settings[-1], self.queries
+        return draw_many(pool, count, *sizes, seed=self.seed, part=PARTS[stage], unknown=unknown, stage=stage, **how)
+
+    def _ways(self, pool: Pool, stage: str, **how: Any) -> int:
+        """Classes of an episode; in a validation all that have enough clips, where they are fewer."""
+        if stage == "test":
+            return self.ways
+        return self.valid_ways or min(self.ways, self.usable(pool, **how))
 
     def check(self, pool: Pool, stage: str, insufficient: str, again: bool = False) -> None:
         """Raise UserError when the episodes of a stage cannot be drawn from a split."""
         if self.file and stage == "test":
             return
-        ways = self.ways + self.unknown if stage == "test" else self.valid_ways or min(self.ways, len(pool.rows))
-        pool.sufficient(self.settings[-1], self.queries, ways, insufficient, again)
+        how: dict[str, Any] = {"insufficient": insufficient, "again": again}
+        ways = self._ways(pool, stage, **how) + (self.unknown if stage == "test" else 0)
+        pool.sufficient(self.settings[-1], self.queries, ways, **how, stage=stage)
+
+    def usable(self, pool: Pool, **how: Any) -> int:
+        """How many classes have enough clips for an episode."""
+        return len(pool.rows) - len(pool.lacking(self.settings[-1], self.queries, **how))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from tonnetz.data import EpisodePlan
 from tonnetz.errors import UserError
-from tonnetz.fewshot.episodes import Episodes, Pool, save_episodes
+from tonnetz.fewshot.episodes import Episodes, Pool, left_out, save_episodes
 from tonnetz.fewshot.protocol import PARTS, Protocol
 from tonnetz.manifest import Run
 
@@ -34,13 +34,17 @@ def run(cfg: DictConfig, run: Run) -> None:
     _check_ids(ids)
     how = {"again": data.plan.replacement, "insufficient": data.plan.insufficient}
     episodes = protocol.draw(pool, stage, ids, **how).part(0, cfg.job.count)
+    needed = protocol.settings[-1], protocol.queries
+    dropped = pool.dropped(*needed, data.plan.insufficient, data.plan.replacement)
+    if dropped:
+        print(left_out(stage, dropped, *needed, data.plan.insufficient))
     out = Path(cfg.job.out) if cfg.job.out else run.folder / "episodes.jsonl"
     out.parent.mkdir(parents=True, exist_ok=True)
     save_episodes(episodes, out, ids, pool.names)
     facts = summary(episodes, pool)
     show(facts, stage)
     print(out)
-    run.facts["episodes"] = {"file": str(out), "stage": stage, **facts}
+    run.facts["episodes"] = {"file": str(out), "stage": stage, **facts, "dropped": dropped}
 
 
 def _counted(protocol: Protocol, count: Any) -> Protocol:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from tonnetz.baseline import mfcc_statistics
 from tonnetz.data.classes import recordings
 from tonnetz.errors import UserError
 from tonnetz.fewshot.background import Background
-from tonnetz.fewshot.episodes import Episodes, Pool
+from tonnetz.fewshot.episodes import MORE, Episodes, Pool, left_out
 from tonnetz.fewshot.judging import Ladder, by_origin, chance, measures
 from tonnetz.fewshot.protocol import Protocol, answer, gather, mean_by_row, parts_of
 from tonnetz.fewshot.report import head_rows, outline, show_heads, write_space, write_tables
@@ -27,6 +28,7 @@ from tonnetz.tasks.base import Batch, Task
 from tonnetz.taxonomy import Taxonomy
 
 OWN = "prototypes"  # the head that a model is trained with
+NOTHING = "nothing"  # a split that has no tracks
 SPRITE = 32  # pixels of a side
 CLIPS = 2000  # training clips that whitening and the MFCC baseline look at, at most
 
@@ -90,6 +92,7 @@ class FewShot(Task):
         self.register_buffer("center", torch.zeros(self.dim))  # mean embedding in training, for heads
         self.register_buffer("center_steps", torch.zeros((), dtype=torch.long))
         self.vectors = nn.ModuleDict({stage: Vectors(self.dim) for stage in ("valid", "test")})
+        self.dropped: dict[str, dict[str, int]] | None = None  # split -> class -> clips, of classes with too few
         self.sprites: dict[int, Tensor] = {}  # row of the test -> its first window, (1, SPRITE, SPRITE)
 
     def _paths(self, tree: str | None) -> Tensor:
@@ -152,21 +155,67 @@ class FewShot(Task):
         """Raise UserError when a split has too few classes or clips for its episodes."""
         for split in ("valid", "test"):
             if data.split(split).height:
-                pool = data.pool(split)
-                self.protocol.check(pool, split, data.plan.insufficient, data.plan.replacement)
-                if split == "valid" and not self.protocol.valid_ways and len(pool.rows) < self.protocol.ways:
-                    print(f"validation has {len(pool.rows)} classes: its episodes are {len(pool.rows)}-way")
+                self.protocol.check(data.pool(split), split, data.plan.insufficient, data.plan.replacement)
+        self.dropped = self._dropped(data, ("train", "valid", "test"))
+        if data.split("valid").height:
+            self._check_choice(data)
+
+    def _check_choice(self, data: Any) -> None:
+        """Let a validation that could not be wrong choose nothing, as if it were not there."""
+        plan = data.plan
+        found = self.protocol.usable(data.pool("valid"), insufficient=plan.insufficient, again=plan.replacement)
+        if found < 2:
+            data.select = NOTHING
+            one = "1 class" if found == 1 else "no class"
+            print(
+                f"validation has {one} with enough clips and needs two: it chooses nothing, and the last checkpoint is "
+                f"tested; {MORE}"
+            )
+        elif not self.protocol.valid_ways and found < self.protocol.ways:
+            print(f"validation has {found} classes: its episodes are {found}-way")
+
+    def _dropped(self, data: Any, splits: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Classes by split that are left out of episodes, with their clips; a line tells of each split."""
+        plan, found = data.plan, {}
+        asked = self.protocol.settings[-1], self.protocol.queries
+        sizes = {"train": (int(np.max(plan.shots)), plan.queries)} if "test" in splits else {}
+        for split in splits:
+            if self.protocol.file and split == self.tested:
+                continue
+            needed = sizes.get(split, asked)
+            short = data.pool(split).dropped(*needed, plan.insufficient, plan.replacement)
+            if short:
+                found[split] = short
+                print(left_out(split, short, *needed, plan.insufficient))
+        return found
 
     def facts(self, data: Any) -> dict[str, Any]:
-        """By which rules episodes were drawn and the checkpoint was chosen."""
+        """By which rules episodes were drawn, which classes they lack, and by what the checkpoint was chosen."""
         plan = data.plan
-        protocol = {"selected_on": data.select, "replacement": plan.replacement, "disjoint": plan.disjoint}
-        return {"protocol": protocol | {"insufficient": plan.insufficient} | asdict(self.protocol)}
+        protocol = {"selected_on": self._chosen_by(data), "replacement": plan.replacement, "disjoint": plan.disjoint}
+        protocol |= {"insufficient": plan.insufficient, "dropped": self.dropped}
+        return {"protocol": protocol | asdict(self.protocol)}
+
+    def _chosen_by(self, data: Any) -> str | None:
+        """The split by which the checkpoint was chosen; null where it had no tracks, or less than two classes."""
+        spec, split = self.spec, data.select
+        classes = [name for name, place in spec.partition.items() if place == split]
+        nothing = spec.tracks and (not spec.tracks.get(split) or (spec.partition and len(classes) < 2))
+        return None if nothing else split
 
     def on_validation_start(self) -> None:
         """Learn the whitening of these weights."""
         if self.whitening.shrinkage is not None:
             self._learn_base()
+
+    def on_train_epoch_end(self) -> None:
+        """The same where nothing validates, so that the checkpoint has it."""
+        if self.whitening.shrinkage is None or any(self.trainer.num_val_batches):
+            return
+        training = [module for module in self.modules() if module.training]
+        self.settle()
+        for module in training:
+            module.training = True
 
     def settle(self) -> None:
         """Learn the whitening of a network as it is."""
@@ -176,6 +225,8 @@ class FewShot(Task):
     def on_test_start(self) -> None:
         """Learn from training clips what no validation and no training step did."""
         self.sprites.clear()
+        if self.dropped is None:  # a test of its own, without training
+            self.dropped = self._dropped(self.data, (self.tested,))
         if not (self.whitening.fitted if self.whitening.shrinkage is not None else self.center_steps):
             self._learn_base()
 
