@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -148,6 +150,16 @@ def test_logistic_regression_says_when_it_is_not_done() -> None:
     support, mask, query, _, _ = episodes()
     with pytest.warns(UserWarning, match="2 steps leave an error"):
         heads.LogisticRegression(steps=2)(support, mask, query)
+
+
+@pytest.mark.parametrize("ways", [2, 3])
+def test_logistic_regression_of_equal_examples_is_even_and_silent(ways: int) -> None:
+    support = torch.randn(1, 1, 1, 16).expand(4, ways, 5, 16)
+    mask = torch.ones(4, ways, 5, dtype=torch.bool)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = heads.LogisticRegression()(support, mask, torch.randn(4, 7, 16))
+    torch.testing.assert_close(scores.softmax(-1), torch.full((4, 7, ways), 1 / ways))
 
 
 def test_baseline_pp_equals_torch_sgd_of_one_episode() -> None:

@@ -12,6 +12,7 @@ from tonnetz.heads.base import Head, flat
 TINY = torch.finfo(torch.float64).tiny
 CHECK = 5  # steps between two looks at convergence, each a wait for the device
 NEWTON = 2  # steps of a line search
+ROUNDING = 1e-12  # of the gradient's terms: what is left of them is no slope
 
 
 class LogisticRegression(Head):
@@ -72,10 +73,12 @@ def fit(
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(bound))  # (E, R + 1, R + 1)
     weight, logits = x.new_zeros(*decay.shape[:2], target.shape[-1]), torch.zeros_like(target)  # (E, R + 1, C)
     down, best, gain = weight, weight, torch.ones_like(penalty)  # direction of search
+    flat_slope = ROUNDING**2 * _square(x.mT @ target)  # (E,)
     for step in range(steps):
         prob = (logits + never).softmax(-1)
         slope = x.mT @ (prob - target) + decay * weight  # rows of x that do not exist are zero
-        if step % CHECK == 0 and bool((_square(slope) <= tolerance**2 * _square(decay * weight)).all()):
+        # where all examples are equal the optimum is no weight at all, to which no error is relative
+        if step % CHECK == 0 and bool((_square(slope) <= tolerance**2 * _square(decay * weight) + flat_slope).all()):
             return weight[:, :-1], weight[:, -1:]
         old_best, old_gain = best, gain
         best = inverse @ slope  # the bound's minimum
