@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.conftest import SMALL
-from tests.test_config import WORKS, composed
-from tonnetz.build import build_task, connect, load_warm, odd_one
+from tests.test_config import SPEC, WORKS, composed
+from tonnetz.build import build_task, connect, load_warm, odd_one, restore
 from tonnetz.checkpoint import load_checkpoint
 from tonnetz.errors import UserError
 
@@ -118,3 +118,34 @@ def test_mistakes_in_sets(entry):
     config = composed("task=csi", f"+data.sets.extra={entry}")
     with pytest.raises(UserError, match=r"data\.sets\.extra: needs source"):
         build_data(config, connect(config.frontend))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "reason"),
+    [
+        (("task", "evaluation", "_target_"), "tonnetz.fewshot.Protocol", "No module named 'tonnetz.fewshot.Protocol'"),
+        (("model", "gone"), 1, "unexpected keyword argument 'gone'"),
+        (("task", "plan", "gone"), 1, "unexpected keyword argument 'gone'"),
+        (("frontend", "_target_"), "tonnetz.frontend.Gone", "No module named 'tonnetz.frontend.Gone'"),
+    ],
+)
+def test_a_checkpoint_of_another_version_is_named_with_the_reason_and_the_remedy(tmp_path, place, value, reason):
+    words = ["task=fewshot", "data=folder", f"data.root={tmp_path}", "model=tiny", "pooling=mean"]
+    config = composed(*words)
+    task = build_task(config, connect(config.frontend), SPEC)
+    path = tmp_path / "old.ckpt"
+    torch.save({"state_dict": task.state_dict(), "tonnetz": task.payload}, path)
+    config = composed(*words, f"ckpt={path}")
+    assert restore(config, [])[1] == path  # as it is
+    node = task.payload["config"]
+    for key in place[:-1]:
+        node = node[key]
+    node[place[-1]] = value
+    torch.save({"state_dict": task.state_dict(), "tonnetz": task.payload}, path)
+    with pytest.raises(UserError) as found:
+        restore(config, [])
+    line = str(found.value)
+    assert line.startswith(f"{path}: was made by another version (")
+    assert line.endswith("; train it anew")
+    assert reason in line
+    assert "\n" not in line

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -70,11 +71,21 @@ def connect(node: DictConfig, **facts: Any) -> Any:
         made = instantiate(node, _partial_=True, _convert_="all")
         return made(**accepted)
     except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
         raise UserError(f"{node._target_}: {_first_line(error)}") from error
     except TypeError as error:
-        if "argument" in str(error) and error.__traceback__ is not None and error.__traceback__.tb_next is None:
+        if "argument" in str(error) and _by_the_call(error):
             raise UserError(f"{node._target_}: {error}; see the keys of its YAML") from error
         raise
+
+
+def _by_the_call(error: TypeError) -> bool:
+    """Whether a call of ours, or of Hydra's, was refused, and not one within what was called."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals["__name__"].startswith((__name__, "hydra."))
 
 
 def _takes(parameters: Any, name: str) -> bool:
@@ -82,8 +93,10 @@ def _takes(parameters: Any, name: str) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
+    """The first line of what went wrong, with the next one where it only announces that."""
     cause = error.__cause__ or error
-    return next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
 
 
 def build(cfg: DictConfig, spec: DataSpec | None = None) -> Experiment:
@@ -276,13 +289,16 @@ def restore(cfg: DictConfig, overrides: list[str]) -> tuple[Experiment, Path]:
     if "pretrained" in merged.model:
         merged.model.pretrained = False  # the weights are in the checkpoint
     spec = DataSpec.from_dict(checkpoint["tonnetz"]["spec"])
-    frontend = connect(merged.frontend)
+    with _of_this_version(path):
+        frontend = connect(merged.frontend)
+        connect(merged.task.plan)
     if fingerprint(frontend) != checkpoint["tonnetz"]["frontend"]:
         raise UserError(
             f"{path}: was made with another version of its front-end ({merged.frontend._target_}); train it anew"
         )
     data = build_data(merged, frontend, spec)
-    task = build_task(merged, frontend, spec)
+    with _of_this_version(path):
+        task = build_task(merged, frontend, spec)
     try:
         task.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
@@ -290,6 +306,19 @@ def restore(cfg: DictConfig, overrides: list[str]) -> tuple[Experiment, Path]:
     data.plan = task.placed(data.plan)
     task.data = data
     return Experiment(merged, data, task.eval()), path
+
+
+@contextmanager
+def _of_this_version(path: Path) -> Iterator[None]:
+    """Name the checkpoint, and the remedy, where a class of this version does not take what it has stored."""
+    try:
+        yield
+    except (UserError, ImportError) as error:
+        reason = str(error) if isinstance(error, UserError) else _first_line(error)
+        ours = isinstance(error.__cause__, InstantiationException | TypeError) or isinstance(error, ImportError)
+        if not ours or "tonnetz" not in reason:  # an optional package may be missing
+            raise
+        raise UserError(f"{path}: was made by another version ({reason}); train it anew") from error
 
 
 def _reason(error: RuntimeError) -> str:

@@ -2,11 +2,18 @@
 
 import csv
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
+from omegaconf import OmegaConf
 
+from tests.conftest import ROOT
+from tests.jobs.test_csi import SMALL as SMALL_CSI
+from tests.jobs.test_csi import WORDS as WORKS
+from tonnetz.jobs.probe import read_preset, show, taps_of
 from tonnetz.probing import features as feature_module
 
 
@@ -96,6 +103,115 @@ def test_files_of_features_need_no_checkpoint(cli, trained, corpus, tmp_path):
     (other / "probe.json").write_text(json.dumps(result | {"target": "tempo"}))
     report = cli("job=report", f"job.runs=[{done.folder},{other}]", run="report")
     assert "differ in target" in report.err
+
+
+def test_all_rows_are_judged_on_the_tracks_that_have_features(cli, corpus, tmp_path):
+    assert cli("job=prepare", "data=folder", f"data.root={corpus}").status == 0
+    (home,) = (tmp_path / "data").glob("folder-*")
+    names = sorted(pl.read_ndjson(home / "tracks.jsonl")["id"])
+    folder = tmp_path / "some"
+    for i, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if i % 5:  # every fifth is missing
+            np.save(folder / f"{name}.npy", np.random.default_rng(i).standard_normal(4))
+    np.save(folder / f"{names[1]}.npy", np.full(4, np.nan))
+    np.save(folder / "stranger.npy", np.zeros(4))
+    data = ["data=folder", f"data.root={corpus}", "data.valid=0.3", "data.test=0.3", "data.on_error=skip"]
+    words = [*FAST, f"job.features={folder}", *data, "job.baselines=[mfcc,constant]", "job.seeds=1"]
+    done = cli(*words, run="some")
+    assert done.status == 0, done.err
+    lost = list(csv.DictReader((done.folder / "skipped.csv").open()))
+    assert {row["id"] for row in lost} == {name for i, name in enumerate(names) if i % 5 == 0 or i == 1}
+    assert {row["reason"] for row in lost} == {"is missing", "holds NaN or infinity"}
+    assert all(row["path"] == str(folder / f"{row['id']}.npy") for row in lost)
+    assert "left out 7 of 30 tracks" in done.out
+    assert "files that belong to no track, and are not looked at: 1" in done.out
+    result = done.json("probe.json")
+    assert result["left_out"] == 7
+    counts = {split: result["split"][split] for split in ("train", "valid", "test")}
+    assert sum(counts.values()) == 23
+    assert result["data"]["tracks"] == counts
+    assert {row["examples"] for row in result["rows"]} == {counts["train"]}
+    assert "/".join(map(str, counts.values())) + " tracks" in (done.folder / "probe.md").read_text()
+    truth = {row["features"]: row["test"]["accuracy"] * counts["test"] for row in result["rows"]}
+    assert all(abs(value - round(value)) < 1e-4 for value in truth.values())  # of that many test tracks
+
+    whole = tmp_path / "whole"  # the same rows for mfcc and constant, whatever the features
+    for i, name in enumerate(names):
+        (whole / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(whole / f"{name}.npy", np.random.default_rng(i).standard_normal(4))
+    words[words.index(f"job.features={folder}")] = f"job.features={whole}"
+    full = cli(*words, run="whole")
+    assert full.json("probe.json")["left_out"] == 0
+    assert not (full.folder / "skipped.csv").exists()
+    assert full.json("probe.json")["data"]["fingerprint"] != result["data"]["fingerprint"]
+    refused = cli("job=report", f"job.runs=[{done.folder},{full.folder}]", run="report")
+    assert refused.status == 2
+
+
+FEWSHOT = [
+    *("task=fewshot", "data=folder", "data.taxonomy=hornbostel_sachs", "data.valid=0", "data.test=0"),
+    *("data.fixed={valid:[oboe,flute,banjo],test:[violin,clarinet,piano]}", "task.dim=16", "task.plan.episodes=2"),
+    *("task.plan.ways=3", "task.plan.shots=2", "task.plan.queries=3", "task.evaluation.valid_episodes=10"),
+    *("task.evaluation.ways=3", "task.evaluation.shots=2", "task.evaluation.queries=4", "model=tiny"),
+    *("task.plan.seconds=0.4", "data.batch_size=16", "task.plan.steps=2"),
+]
+VIEWS = ["task=contrastive", "data=folder", "data.valid=0.25", "data.batch_size=8", "task.plan.steps=2"]
+RAW = [*VIEWS, "model=samplecnn", "model.widths=[4,4,4,4,4,4,4,4,8]"]
+MEL = [*VIEWS, "frontend=logmel", "frontend.sample_rate=16000", "augment=none", "model=tiny", "task.plan.seconds=0.4"]
+ONCE = ["trainer=cpu", "trainer.max_epochs=1", "data.workers=0", "job.baseline=false", "job.test=false"]
+
+
+@pytest.mark.parametrize("kind", [FEWSHOT, RAW, MEL, [*WORKS, *SMALL_CSI]], ids=["fewshot", "raw", "mel", "csi"])
+def test_checkpoints_of_every_task_are_probed(cli, instruments, tmp_path, kind):
+    """On instruments that are split by tracks, whatever they were trained on."""
+    own = "data=folder" in kind
+    fitted = cli(
+        *kind, *ONCE, "job.figures=false", f"data.root={instruments if own else tmp_path / 'works'}", run="fit"
+    )
+    assert fitted.status == 0, fitted.err
+    words = [*FAST, f"ckpt={fitted.folder / 'checkpoints' / 'last.ckpt'}", "trainer=cpu", "job.seeds=1"]
+    words += ["job.baselines=[random,constant]", "data.split=labels", "data.valid=0.25", "data.test=0.25"]
+    places = {"other": ["data=folder", f"data.root={instruments}", "data.workers=0"]}
+    places |= {"own": ["data.fixed=null"]} if own else {}
+    for name, place in places.items():
+        done = cli(*words, *place, run=name)
+        assert done.status == 0, done.err
+        found = done.json("probe.json")
+        assert [row["features"] for row in found["rows"]] == ["model", "random", "constant"]
+        assert sum(found["split"][split] for split in ("train", "valid", "test")) == 72
+        assert found["rows"][0]["test"]["accuracy"] > found["rows"][-1]["test"]["accuracy"]
+
+
+def test_the_table_fits_narrow_terminals_and_breaks_no_number(capsys, monkeypatch):
+    row = {"features": "model a tap with a long name of its own"}
+    row |= {"accuracy": 1.0, "95 %": "1.000-1.000", "seeds": "0.998±0.001", "valid": 0.5, "macro_f1": 0.25}
+    for width in (40, 60, 80, 200):
+        monkeypatch.setenv("COLUMNS", str(width))
+        show([row, row | {"features": "mfcc"}], "fast: labels 604/130/130 tracks", Path("probe.csv"))
+        lines = capsys.readouterr().out.splitlines()
+        text = "\n".join(lines)
+        assert all(len(line) <= width for line in lines)
+        assert "…" not in text
+        assert "604/130/130" in text
+        assert (text.count("1.000-1.000") == 2) == (width > 40)
+        assert ("also in probe.csv:" in text) == (width < 80)
+
+
+def test_marble_probes_every_layer():
+    job = OmegaConf.load(ROOT / "config" / "job" / "probe.yaml")
+    job.preset = "marble_constrained"
+    assert read_preset(job)["taps"] == "all"
+    job.taps = "embedding"
+    assert read_preset(job)["taps"] == "embedding"
+    job.preset, job.taps = "fast", None
+    assert read_preset(job)["taps"] is None
+    backbone = SimpleNamespace(taps={"one": 4, "two": 8})
+    subject = SimpleNamespace(task=SimpleNamespace(encoder=SimpleNamespace(backbone=backbone)))
+    assert taps_of(subject, "all") == ["one", "two"]
+    assert (taps_of(subject, None), taps_of(subject, "two")) == (["embedding"], ["two"])
+    backbone.taps = {}
+    assert taps_of(subject, "all") == ["embedding"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,8 @@ def run(cfg: DictConfig, run: Run) -> float | None:
         return None
     if cfg.job.bench is not None:
         return measure(cfg, run, probes, protocol, device)
-    subject, data, frames = find_subject(cfg)
+    subject, data, given, lost = find_subject(cfg, run.folder)
+    frames = {split: data.split(split) for split in SPLITS}
     target = cfg.job.target if isinstance(cfg.job.target, str) else list(cfg.job.target)
     goal, values = targets(frames, target, cfg.job.kind, cfg.job.metric)
     rules = tuple(preset["aggregate"])
@@ -62,7 +63,7 @@ def run(cfg: DictConfig, run: Run) -> float | None:
     units = find_units(frames, cfg.job.unit)
     known = knowledge(cfg, subject, frames)
     rows: list[Row] = []
-    kinds = list(features_of(cfg, subject, data, frames, preset["deformations"], device))
+    kinds = list(features_of(cfg, subject or given, data, frames, preset, device))
     for fraction in cfg.job.fractions:
         keep = fraction_of(values["train"], fraction, cfg.seed)
         for features, others in kinds:
@@ -84,6 +85,7 @@ def run(cfg: DictConfig, run: Run) -> float | None:
     facts["config"] = plain(subject.cfg if subject else cfg)
     sizes = {split: frame.height for split, frame in frames.items()}
     facts["split"] = {"name": split_name(data), "seed": data.split_seed, **sizes}
+    facts["left_out"] = lost
     write_results(run.folder, facts, rows)
     run.facts["probe"] = {row["features"]: row["test"] for row in rows}
     return float(rows[0]["test"][goal.monitor])
@@ -101,7 +103,7 @@ def read_preset(job: DictConfig) -> dict[str, Any]:
     given: Any = OmegaConf.to_container(job, resolve=True)
     for node in ("axes", "protocol"):
         preset[node] |= {key: value for key, value in given[node].items() if value is not None}
-    for key in ("train", "aggregate", "deformations"):
+    for key in ("train", "aggregate", "deformations", "taps"):
         if given[key] is not None:
             preset[key] = given[key]
     for key in ("aggregate", "deformations"):
@@ -148,12 +150,12 @@ def measure(cfg: DictConfig, run: Run, probes: Sequence[Probe], protocol: Protoc
     return float(found["ratio"])
 
 
-def find_subject(cfg: DictConfig) -> tuple[Experiment | None, Any, dict[str, pl.DataFrame]]:
-    """The checkpoint's experiment if there is one, the data module, and the tracks of each split."""
+def find_subject(cfg: DictConfig, folder: Path) -> tuple[Experiment | None, Any, Features | None, int]:
+    """The checkpoint's experiment or the given features, the data that all rows share, and how many tracks it lost."""
     for name in cfg.job.baselines:
         if name not in BASELINES:
             raise UserError(f"job.baselines: no baseline '{name}'{suggest(name, BASELINES)}")
-    subject = None
+    subject, given, lost = None, None, {}
     if cfg.ckpt and not cfg.job.features:
         subject, _ = restore(cfg, list(HydraConfig.get().overrides.task))
         data = subject.data
@@ -163,11 +165,42 @@ def find_subject(cfg: DictConfig) -> tuple[Experiment | None, Any, dict[str, pl.
         raise UserError(
             "ckpt is missing: give a checkpoint, ckpt=outputs/RUN/checkpoints/best.ckpt, or job.features=FOLDER"
         )
-    frames = {split: data.split(split) for split in SPLITS}
-    for split, frame in frames.items():
-        if not frame.height:
+    for split in SPLITS:
+        if not data.split(split).height:
             raise UserError(f"no tracks in the split '{split}': probes need all three; see data.valid and data.test")
-    return subject, data, frames
+    if subject is None:
+        given, lost = read_given(Path(cfg.job.features), data, folder)
+        data = without(data, lost)
+    return subject, data, given, len(lost)
+
+
+def read_given(source: Path, data: Any, folder: Path) -> tuple[Features, dict[str, str]]:
+    """The features of `source`, and the tracks that have none, which are listed in ``folder/skipped.csv``."""
+    frames = {split: data.split(split) for split in SPLITS}
+    features, lost, strays = read_folder(source, frames, data.on_error == "skip")
+    listing = folder / "skipped.csv"
+    listing.unlink(missing_ok=True)
+    if strays:
+        print(f"{source}: files that belong to no track, and are not looked at: {strays}")
+    if lost:
+        splits = {name: split for split, frame in frames.items() for name in frame["id"]}
+        rows = [
+            {"path": str(source / f"{name}.npy"), "id": name, "split": splits[name], "reason": reason}
+            for name, reason in lost.items()
+        ]
+        write_csv(listing, rows)
+        first = f"{rows[0]['path']}: {rows[0]['reason']}"
+        print(f"left out {len(lost)} of {len(splits)} tracks, listed in {listing}; the first: {first}")
+    return features, lost
+
+
+def without(data: Any, lost: Mapping[str, str]) -> Any:
+    """The same data without some tracks, given by id."""
+    if not lost:
+        return data
+    kept = copy(data)
+    kept._table = data.table.filter(~pl.col("id").is_in(list(lost)))
+    return kept
 
 
 def split_name(data: Any) -> str:
@@ -208,20 +241,20 @@ Subjects = list[tuple[Features, list[tuple[str, Features]]]]
 
 def features_of(
     cfg: DictConfig,
-    subject: Experiment | None,
+    subject: Experiment | Features | None,
     data: Any,
     frames: Mapping[str, pl.DataFrame],
-    deformations: Sequence[str],
+    preset: Mapping[str, Any],
     device: torch.device,
 ) -> Subjects:
     """All features to probe, each with those of deformed test tracks."""
     found: Subjects = []
-    if subject is None:
-        found.append((read_folder(Path(cfg.job.features), frames, data.on_error == "skip"), []))
-    else:
-        found += encoder_features(cfg, subject, frames, "model", deformations, device)
+    if isinstance(subject, Features):
+        found.append((subject, []))
+    elif subject is not None:
+        found += encoder_features(cfg.job, subject, frames, "model", preset, device)
         if "random" in cfg.job.baselines:
-            found += encoder_features(cfg, untrained(subject), frames, "random", deformations, device)
+            found += encoder_features(cfg.job, untrained(subject), frames, "random", preset, device)
     for kind in ("mfcc", "chroma"):
         if kind in cfg.job.baselines:
             found.append((handcrafted(kind, frames, data.frontend.sample_rate, Path(data.cache)), []))
@@ -236,32 +269,33 @@ def untrained(subject: Experiment) -> Experiment:
     return Experiment(cfg, subject.data, task.eval())
 
 
+def taps_of(subject: Experiment, chosen: Any) -> list[str]:
+    """The taps to probe: those chosen, all that the backbone has, or the task's own embedding."""
+    if chosen == "all":
+        return list(subject.task.encoder.backbone.taps) or [EMBEDDING]
+    if chosen is None:
+        return [EMBEDDING]
+    return [chosen] if isinstance(chosen, str) else list(chosen)
+
+
 def encoder_features(
-    cfg: DictConfig,
+    job: DictConfig,
     subject: Experiment,
     frames: Mapping[str, pl.DataFrame],
     name: str,
-    deformations: Sequence[str],
+    preset: Mapping[str, Any],
     device: torch.device,
 ) -> Subjects:
     """Features of an encoder's taps, one after the other or side by side."""
-    job = cfg.job
     if job.join not in JOINS:
         raise UserError(f"job.join={job.join}: known are {', '.join(JOINS)}")
-    taps = [EMBEDDING]
-    if job.taps is not None:
-        taps = (
-            list(subject.task.encoder.backbone.taps)
-            if job.taps == "all"
-            else [job.taps]
-            if isinstance(job.taps, str)
-            else list(job.taps)
-        )
+    taps = taps_of(subject, preset["taps"])
     plan = plan_of(subject, job.window, job.hop)
     plain = extract(subject, frames, taps, plan, job.tail, device, name)
     test = {"test": frames["test"]}
     changed = {
-        kind: extract(subject, test, taps, plan, job.tail, device, name, deformation(kind)) for kind in deformations
+        kind: extract(subject, test, taps, plan, job.tail, device, name, deformation(kind))
+        for kind in preset["deformations"]
     }
     found = []
     if job.join in ("each", "all") or len(taps) == 1:
@@ -305,12 +339,12 @@ def write_results(folder: Path, facts: dict[str, Any], rows: Sequence[Row]) -> N
     write_csv(folder / "configurations.csv", listing)
     names = {name_of(row): row for row in rows}
     figures.save(score_bars(names, metric, facts["target"]), folder / "figures" / "probe.png")
-    show_all(table, metric, caption(facts))
+    show_all(table, metric, caption(facts), folder / "probe.csv")
 
 
-def show_all(table: Sequence[Mapping[str, Any]], metric: str, title: str) -> None:
-    """Print what compares the rows, and below it how the models fare on deformed sound."""
-    show(brief(table, metric, deformed=False), title)
+def show_all(table: Sequence[Mapping[str, Any]], metric: str, title: str, listing: Path) -> None:
+    """Print what compares the rows, and below it how the models fare on deformed sound; all of it is in `listing`."""
+    show(brief(table, metric, deformed=False), title, listing)
     start = f"{metric} "
     found = {
         row["features"]: {"as it is": row[metric]} | {k.removeprefix(start): row[k] for k in row if k.startswith(start)}
@@ -319,7 +353,7 @@ def show_all(table: Sequence[Mapping[str, Any]], metric: str, title: str) -> Non
     found = {name: values for name, values in found.items() if len(values) > 1}
     for kinds in list(found.values())[:1]:
         lines = [{"test sound": kind, **{name: found[name][kind] for name in found}} for kind in kinds]
-        show(lines, f"{metric} of deformed sound")
+        show(lines, f"{metric} of deformed sound", listing)
 
 
 def caption(facts: Mapping[str, Any]) -> str:
@@ -354,12 +388,13 @@ def flat(row: Row, metric: str) -> dict[str, Any]:
 
 
 def brief(rows: Sequence[Mapping[str, Any]], metric: str, deformed: bool = True) -> list[dict[str, Any]]:
-    """The columns of `flat` that a reader compares, few enough for a terminal."""
+    """The columns of `flat` that a reader compares, what matters most first."""
     lines = []
     for row in rows:
-        line = {"features": row["features"], "dim": row["dimensions"], "valid": row["valid"], metric: row[metric]}
+        line = {"features": row["features"], metric: row[metric]}
         line["95 %"] = f"{row['low']:.3f}-{row['high']:.3f}" if row["low"] is not None else None
         line["seeds"] = f"{row['seeds_mean']:.3f}±{row['seeds_std']:.3f}" if row["seeds_mean"] is not None else None
+        line |= {"valid": row["valid"], "dim": row["dimensions"]}
         names = list(row)
         others = names[names.index("valid") + 1 : names.index("low")]
         line |= {name: row[name] for name in others if name != metric}
@@ -400,16 +435,31 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def show(rows: Sequence[Mapping[str, Any]], title: str) -> None:
-    """Print a table."""
+def show(rows: Sequence[Mapping[str, Any]], title: str, listing: Path) -> None:
+    """Print a table of so many columns as fit the terminal, none of them broken; `listing` has the others."""
     from rich.console import Console
     from rich.table import Table
 
     columns, cells = cells_of(rows)
-    table = Table(*columns, title=title)
+    console = Console()
+    shown = fitting(columns, cells, console.width)
+    table = Table()
+    for i, name in enumerate(columns[:shown]):
+        table.add_column(name, no_wrap=i > 0, overflow="fold")
     for line in cells:
-        table.add_row(*line)
-    Console().print(table)
+        table.add_row(*line[:shown])
+    console.print(title, markup=False, highlight=False)
+    console.print(table)
+    if shown < len(columns):
+        console.print(f"also in {listing}: {', '.join(columns[shown:])}", markup=False, highlight=False)
+
+
+def fitting(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> int:
+    """How many columns, from the left, fit so many characters; the first may be folded to 24, and two always stay."""
+    need = [max(len(line[i]) for line in [columns, *cells]) + 3 for i in range(len(columns))]  # with padding and rule
+    need[0] = min(need[0], 24 + 3)
+    fits = [n for n in range(1, len(columns) + 1) if sum(need[:n]) + 1 <= width]
+    return max([2, *fits])
 
 
 def score_bars(rows: Mapping[str, Row], metric: str, title: Any) -> Any:

@@ -38,7 +38,7 @@ def run(cfg: DictConfig, run: Run) -> None:
     with replacing(run.folder / "report.md") as part:
         part.write_text(f"{caption(first)}\n\n{markdown(brief(table, metric))}\n")
     figures.save(score_bars(rows, metric, first["target"]), run.folder / "figures" / "report.png")
-    show_all(table, metric, caption(first))
+    show_all(table, metric, caption(first), run.folder / "report.csv")
     run.facts["report"] = {name: row["test"] for name, row in rows.items()}
 
 

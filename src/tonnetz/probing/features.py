@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def extract(
     for tap in taps:
         if tap not in known:
             raise UserError(f"job.taps: '{tap}' is no tap of this backbone; known: {', '.join(known)}")
-    plan = replace(plan, group=None, alignment=None)
+    plan = ungrouped(plan)
     facts: dict[str, Any] = {
         "model": model_fingerprint(task),
         "frontend": frontend_fingerprint(data.frontend),
@@ -113,6 +113,12 @@ def extract(
         x = {split: values[tap] for split, values in found.items()}
         result[tap] = Features(title, x, rows, mark_of(parts=marks, tap=tap))
     return result
+
+
+def ungrouped(plan: Plan) -> Plan:
+    """The windows of any plan, of episodes or views too, without the groups and pairs that its training is made of."""
+    values = {field.name: getattr(plan, field.name) for field in fields(Plan)}
+    return Plan(**{**values, "group": None, "alignment": None})
 
 
 def _pass(
@@ -214,46 +220,56 @@ def widened(x: Tensor, wide: int) -> Tensor:
     return x @ torch.linalg.qr(random).Q.T.float()
 
 
-def read_folder(folder: Path, frames: Mapping[str, pl.DataFrame], skip: bool = False) -> Features:
+def read_folder(
+    folder: Path, frames: Mapping[str, pl.DataFrame], skip: bool = False
+) -> tuple[Features, dict[str, str], int]:
     """Features from files ``folder/{id}.npy``, (D,) a track or (M, D) for its M windows.
 
-    Raises UserError, naming the track, for one without a file, for a file of no track, for numbers that are not finite,
-    and for different widths; with `skip`, tracks without a file, or with numbers that are not finite, are left out, as
-    is printed, and files of no track are not looked at.
+    Returns them, the reason for each track (by id) that is left out, and how many files belong to no track; `row`
+    counts the tracks that stay. Raises UserError, naming the file, for a track without a usable one, for a file of no
+    track, and for different widths; with `skip`, such tracks are left out, and such files are only counted.
     """
     if not folder.is_dir():
         raise UserError(f"job.features={folder}: no such folder")
     ids = {name for frame in frames.values() for name in frame["id"]}
+    files = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.npy")}
     if not skip:
-        files = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.npy")}
         _complain(sorted(files - ids), folder, "belongs to no track of the corpus")
         _complain(sorted(ids - files), folder, "is missing")
-    x, row, width, lost = {}, {}, None, []
+    x, row, lost, width = {}, {}, {}, 0
     digest = hashlib.blake2b(digest_size=8)
     for split, frame in frames.items():
         found = []
-        for i, name in enumerate(frame["id"]):
-            path = folder / f"{name}.npy"
-            if skip and not path.exists():
-                lost.append(f"{path}: is missing")
+        for name in frame["id"]:
+            value = _vectors(folder / f"{name}.npy")
+            if isinstance(value, str):
+                lost[name] = value
                 continue
-            value = np.atleast_2d(np.load(path, allow_pickle=False)).astype(np.float32)
             width = width or value.shape[1]
-            if value.ndim != 2 or value.shape[1] != width:
-                raise UserError(f"{path}: has shape {value.shape}, others have {width} dimensions a vector")
-            if skip and not np.isfinite(value).all():
-                lost.append(f"{path}: holds NaN or infinity")
-                continue
+            if value.shape[1] != width:
+                raise UserError(f"{folder / name}.npy: has shape {value.shape}, others have {width} dimensions")
             digest.update(value.tobytes())
-            found.append((i, value))
+            found.append(value)
+        if lost and not skip:
+            _complain(list(lost), folder, lost[next(iter(lost))])
         if not found:
             raise UserError(f"job.features={folder}: no file for any track of the split {split}")
-        x[split] = torch.from_numpy(np.concatenate([value for _, value in found]))
-        row[split] = torch.tensor([i for i, value in found for _ in range(len(value))])
-        check_finite(x[split], frame, row[split])
-    if lost:
-        print(f"left out {len(lost)} of {len(ids)} tracks; the first: {lost[0]}")
-    return Features(folder.name, x, row, digest.hexdigest())
+        x[split] = torch.from_numpy(np.concatenate(found))
+        row[split] = torch.arange(len(found)).repeat_interleave(torch.tensor([len(value) for value in found]))
+    return Features(folder.name, x, row, digest.hexdigest()), lost, len(files - ids)
+
+
+def _vectors(path: Path) -> np.ndarray | str:
+    """The vectors (M, D) of a file, or why there are none."""
+    if not path.exists():
+        return "is missing"
+    try:
+        value = np.atleast_2d(np.load(path, allow_pickle=False)).astype(np.float32)
+    except (ValueError, EOFError, OSError) as error:
+        return f"cannot be read as an array of numbers ({error})"
+    if value.ndim != 2 or not value.size:
+        return f"has shape {value.shape}, not (D,) or (windows, D)"
+    return value if np.isfinite(value).all() else "holds NaN or infinity"
 
 
 def _complain(names: list[str], folder: Path, what: str) -> None:
