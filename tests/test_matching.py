@@ -49,7 +49,7 @@ def naive(a, b, kind, reduction, turns):
 
 
 @pytest.mark.parametrize("kind", ["cosine", "euclidean", "squared"])
-@pytest.mark.parametrize("reduction", ["min", "meanmin", "bpwr-3", "smeanmin", "qmax-20"])
+@pytest.mark.parametrize("reduction", ["min", "meanmin", "bpwr-3", "smeanmin", "qmax-20", "qmaxmin-20"])
 @pytest.mark.parametrize("turns", [1, 3, 12])
 def test_equals_a_loop(kind, reduction, turns):
     a, b, valid_a, valid_b = sets()

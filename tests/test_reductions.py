@@ -114,6 +114,21 @@ def test_bpwr_one_is_min_and_the_symmetric_ones_are_symmetric() -> None:
         torch.testing.assert_close(reduce(d, how, a, b), reduce(d.mT, how, b, a))
 
 
+def test_qmaxmin_tells_a_copy_of_three_segments_from_a_stranger() -> None:
+    """Few segments of anything have a common stretch with a long track; how near they are is left to tell."""
+    d, a, b = masked(5)
+    near = torch.minimum(reduce(d, "meanmin", a, b), reduce(d.mT, "meanmin", b, a))
+    torch.testing.assert_close(reduce(d, "qmaxmin-20", a, b), reduce(d, "qmax-20", a, b) + near)
+    assert torch.equal(reduce(d, "qmaxmin-20", a, b), reduce(d.mT, "qmaxmin-20", b, a))
+    g = torch.Generator().manual_seed(0)
+    track, strangers = torch.randn(200, 8, generator=g), torch.randn(50, 3, 8, generator=g)
+    copy = distances(track[50:53], track)
+    others = distances(strangers, track)
+    assert reduce(copy, "qmax-10") == reduce(others, "qmax-10").min() == 0
+    assert reduce(copy, "qmaxmin-10") < 1e-6
+    assert reduce(others, "qmaxmin-10").min() > 0.05
+
+
 def test_bpwr_takes_whole_diagonal_of_an_aligned_pair() -> None:
     d = 1 - torch.eye(5)
     assert reduce(d, "bpwr-5").item() == 0

@@ -9,6 +9,8 @@ A reduction turns distances (..., S1, S2) into (...). Losses and retrieval share
   so on, at most K times; mean of the cells taken;
 - `qmax-K`: one minus the longest common stretch (Serra et al. 2009), cells being matches when they are among the
   nearest K percent of row and column; for segments in the order of time;
+- `qmaxmin-K`: the same plus `meanmin` (of rows or columns, the smaller), which still tells few segments apart, where a
+  stranger has a common stretch, too;
 - `s` before a name: mean of the reduction and that of the transpose, so that both tracks count alike.
 
 With fewer than K cells, rows or pairs there are, all are taken.
@@ -28,7 +30,7 @@ from tonnetz.qmax import qmax_distance
 
 KINDS = ("cosine", "euclidean", "squared")
 PLAIN = ("min", "max", "mean", "meanmin", "minmean", "maxmean")
-COUNTED = ("best", "bestmin", "worst", "bpwr", "qmax")
+COUNTED = ("best", "bestmin", "worst", "bpwr", "qmax", "qmaxmin")
 TINY = 1e-8  # a shorter vector has no direction
 
 
@@ -46,7 +48,7 @@ def check_reduction(how: str) -> None:
 def symmetric(how: str) -> bool:
     """Whether a reduction gives the same for the transposed distances."""
     twice, name, _ = _parse(how)
-    return twice or name in ("min", "max", "mean", "best", "worst", "bpwr", "qmax")
+    return twice or name in ("min", "max", "mean", "best", "worst", "bpwr", "qmax", "qmaxmin")
 
 
 def distances(a: Tensor, b: Tensor, kind: str = "cosine", clamp: bool = True) -> Tensor:
@@ -106,6 +108,10 @@ def _mask(distance: Tensor, valid_a: Tensor | None, valid_b: Tensor | None) -> T
 def _reduce(d: Tensor, mask: Tensor | None, name: str, k: int) -> Tensor:
     if name == "qmax":
         return qmax_distance(d, mask, k / 100)
+    if name == "qmaxmin":
+        turned = None if mask is None else mask.mT
+        near = torch.minimum(_reduce(d, mask, "meanmin", 0), _reduce(d.mT, turned, "meanmin", 0))
+        return qmax_distance(d, mask, k / 100) + near
     if name == "min" and mask is None:
         return d.amin((-2, -1))
     if name == "bpwr":

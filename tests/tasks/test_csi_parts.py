@@ -27,6 +27,7 @@ REDUCTIONS = [
     "worst-2",
     "bpwr-5",
     "qmax-10",
+    "qmaxmin-10",
 ]
 SHORT = ["task.segment=3", "task.segment_hop=1.5", "task.train_hop=1.5"]  # of what is cut into 20 s
 SECONDS = {"coverhunter": 12, "cqtnet": 30, "dvinet": 30, "bytecover2": 12, "clews": 7, "bytecover3": 7}
