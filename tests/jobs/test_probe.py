@@ -195,7 +195,7 @@ def test_the_table_fits_narrow_terminals_and_breaks_no_number(capsys, monkeypatc
         assert "…" not in text
         assert "604/130/130" in text
         assert (text.count("1.000-1.000") == 2) == (width > 40)
-        assert ("also in probe.csv:" in text) == (width < 80)
+        assert ("also in probe.csv:" in text) == (width <= 80)
 
 
 def test_marble_probes_every_layer():

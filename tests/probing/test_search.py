@@ -201,7 +201,7 @@ def test_tracks_without_usable_features_are_refused_or_left_out_by_name(tmp_path
     assert features.x["train"][:, 0].tolist() == [1, 1, 2, 2, 2]
     assert features.row["test"].tolist() == [0, 1, 1, 1]
     np.save(tmp_path / "train1.npy", np.zeros(4))
-    with pytest.raises(UserError, match="others have . dimensions"):
+    with pytest.raises(UserError, match=r"others have . dimensions"):
         read_folder(tmp_path, frames, skip=True)
 
 

@@ -155,7 +155,8 @@ def find_subject(cfg: DictConfig, folder: Path) -> tuple[Experiment | None, Any,
     for name in cfg.job.baselines:
         if name not in BASELINES:
             raise UserError(f"job.baselines: no baseline '{name}'{suggest(name, BASELINES)}")
-    subject, given, lost = None, None, {}
+    subject, given = None, None
+    lost: dict[str, str] = {}
     if cfg.ckpt and not cfg.job.features:
         subject, _ = restore(cfg, list(HydraConfig.get().overrides.task))
         data = subject.data
