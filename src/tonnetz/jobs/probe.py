@@ -42,7 +42,7 @@ Row = dict[str, Any]
 
 
 def run(cfg: DictConfig, run: Run) -> float | None:
-    """Write probe.json, .csv and .md, all configurations and a figure; returns the test score of the first row."""
+    """Write probe.json, .csv and .md, configurations, a figure; returns the checkpoint's best validation score."""
     quiet()
     preset = read_preset(cfg.job)
     probes, protocol = expand(preset["axes"]), Protocol(name=cfg.job.preset, **preset["protocol"])
@@ -88,7 +88,8 @@ def run(cfg: DictConfig, run: Run) -> float | None:
     facts["left_out"] = lost
     write_results(run.folder, facts, rows)
     run.facts["probe"] = {row["features"]: row["test"] for row in rows}
-    return float(rows[0]["test"][goal.monitor])
+    own = [row["valid"] for row in rows if row["features"].startswith("model")]
+    return float(max(own, default=rows[0]["valid"]))  # of the tap that validation would choose; sweeps select on it
 
 
 def read_preset(job: DictConfig) -> dict[str, Any]:
