@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import ROOT
-from tonnetz.sweep import read_jobs, settings, write_csv, write_markdown
+from tonnetz.sweep import read_jobs, settings, write_jobs, write_markdown
 
 SWEEPS = sorted(path.stem for path in (ROOT / "config/sweep").glob("csi_*.yaml"))
 
@@ -56,7 +56,7 @@ def test_tables_hold_it(jobs, tmp_path):
     text = (tmp_path / "sweep.md").read_text()
     assert "| optimizer.lr=1.0 | 1 | 0.3000 |  |  | 3.0 | 0.1000 | 1 | 1 |" in text
     assert "| diverged |" in text
-    write_csv(tmp_path / "sweep.csv", jobs)
+    write_jobs(tmp_path / "sweep.csv", jobs)
     head = (tmp_path / "sweep.csv").read_text().splitlines()[0].split(",")
     assert {"best_epoch", "slope", "status", "score"} <= set(head)
 

@@ -303,9 +303,15 @@ def restore(cfg: DictConfig, overrides: list[str]) -> tuple[Experiment, Path]:
         task.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
         raise UserError(f"{path}: does not fit this version of the task ({_reason(error)}); train it anew") from None
+    task.payload |= _learned(checkpoint)
     data.plan = task.placed(data.plan)
     task.data = data
     return Experiment(merged, data, task.eval()), path
+
+
+def _learned(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What the checkpoint's task was trained on, where it says (`tonnetz.learned`)."""
+    return {key: value for key, value in checkpoint["tonnetz"].items() if key == "learned"}
 
 
 @contextmanager
@@ -409,6 +415,7 @@ def load_encoder(task: Task, path: str) -> None:
         theirs, ours = checkpoint["tonnetz"]["config"]["model"], task.payload["config"]["model"]
         detail = difference(theirs, ours) if theirs != ours else _first_line(error)
         raise UserError(f"init={path}: its encoder has model: {detail}; leave model out") from None
+    task.payload |= _learned(checkpoint)
 
 
 def load_warm(task: Task, path: str, moments: bool = True) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from tonnetz.tracks import recordings
+
 
 def thinned(frame: pl.DataFrame, fraction: float, seed: int) -> pl.DataFrame:
     """A table with `fraction` of its rows of the split train, and all others.
@@ -15,8 +17,8 @@ def thinned(frame: pl.DataFrame, fraction: float, seed: int) -> pl.DataFrame:
     """
     if fraction == 1:
         return frame
-    train = frame.with_row_index("place").filter(split="train").with_columns(key=pl.coalesce("group", "path"))
-    keys, owner = np.unique(train["key"].to_list(), return_inverse=True)
+    train = frame.with_row_index("place").filter(split="train")
+    keys, owner = np.unique(recordings(train).to_list(), return_inverse=True)
     counts = _counts(train, owner, len(keys))
     order = np.random.default_rng([seed, 1]).permutation(len(keys))
     taken = np.zeros(len(keys), bool)

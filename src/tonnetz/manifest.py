@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -100,6 +101,15 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically."""
     with replacing(path) as part:
         part.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=_plain) + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV, atomically; a row may lack columns."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with replacing(path) as part, part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import statistics
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from tonnetz.atomic import replacing
+from tonnetz.manifest import write_csv
 
 failures: list[int] = []  # jobs of this process's sweep that did not complete; the command line exits with 1
 
@@ -43,7 +43,7 @@ class Collect(Callback):
         if not jobs:
             return
         failures.extend(job.number for job in jobs if job.status != "completed")
-        write_csv(folder / "sweep.csv", jobs)
+        write_jobs(folder / "sweep.csv", jobs)
         write_markdown(folder / "sweep.md", jobs)
         print_jobs(folder, jobs)
         draw(folder / "sweep.png", jobs)
@@ -142,7 +142,7 @@ def names(jobs: list[Job]) -> list[str]:
     return [", ".join(f"{key}={job.overrides.get(key, '')}" for key in keys) or "all" for job in jobs]
 
 
-def write_csv(path: Path, jobs: list[Job]) -> None:
+def write_jobs(path: Path, jobs: list[Job]) -> None:
     """One row a job with all its overrides and metrics."""
     rows = [
         {"job": job.number, **job.overrides, "status": job.status, "seconds": job.seconds, "score": job.score}
@@ -151,11 +151,7 @@ def write_csv(path: Path, jobs: list[Job]) -> None:
         | {"reason": job.reason}
         for job in jobs
     ]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with replacing(path) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path, rows)
 
 
 def write_markdown(path: Path, jobs: list[Job]) -> None:

@@ -76,6 +76,11 @@ def fingerprint(frame: pl.DataFrame) -> str:
     return hashlib.blake2b(columns.write_ndjson().encode(), digest_size=8).hexdigest()
 
 
+def recordings(frame: pl.DataFrame) -> pl.Series:
+    """What each row is of: its group (song, player) or, without one, its file."""
+    return frame.select(pl.coalesce("group", "path"))[:, 0]
+
+
 def corpus_marks(frame: pl.DataFrame) -> dict[str, str]:
     """16 hex digits for each corpus (column corpus) of a table: its ids and durations, wherever its folder lies."""
     columns = frame.select("corpus", "id", pl.col("duration").round(2)).unique().sort("corpus", "id", "duration")
@@ -176,7 +181,7 @@ def split_tracks(frame: pl.DataFrame, valid: float, test: float, seed: int) -> p
     """
     if not 0 <= valid < 1 or not 0 <= test < 1 or valid + test >= 1:
         raise UserError(f"data.valid={valid} data.test={test}: fractions must be in [0, 1) and leave some for training")
-    key = pl.coalesce("group", "path").alias("key")
+    key = recordings(frame).alias("key")
     frame = frame.with_columns(key).with_columns(pl.col("split").fill_null(pl.col("split").max().over("key")))
     todo = frame.filter(pl.col("split").is_null())
     if todo.height:

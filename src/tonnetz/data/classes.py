@@ -12,7 +12,7 @@ import polars as pl
 from tonnetz.errors import UserError
 from tonnetz.partition import partition
 from tonnetz.taxonomy import Taxonomy
-from tonnetz.tracks import SPLITS
+from tonnetz.tracks import SPLITS, recordings
 
 EXCLUDED = ("non_instruments",)  # families that are no classes
 CLASS = "class"  # the column that this module adds
@@ -151,8 +151,3 @@ def units(frame: pl.DataFrame, disjoint: str) -> np.ndarray | None:
         return None
     names = frame["artist"].fill_null(recordings(frame)) if disjoint == "artist" else recordings(frame)
     return names.rank("dense").to_numpy().astype(np.int64)
-
-
-def recordings(frame: pl.DataFrame) -> pl.Series:
-    """What each row is of: its group (song, player) or, without one, its file."""
-    return frame.select(pl.coalesce("group", "path"))[:, 0]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from tonnetz.errors import UserError
 from tonnetz.taxonomy import Taxonomy
-
-UNLISTED = ("fail", "drop")
 
 
 def name_labels(frame: pl.DataFrame, tree: Taxonomy, corpus: str, unlisted: str) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -31,10 +28,3 @@ def name_labels(frame: pl.DataFrame, tree: Taxonomy, corpus: str, unlisted: str)
         for column in ("labels", "unknown")
     }
     return frame.with_columns(**named), lacking
-
-
-def check_unlisted(unlisted: str) -> str:
-    """Raise UserError for an unknown way to treat labels that the tree lacks."""
-    if unlisted not in UNLISTED:
-        raise UserError(f"data.unlisted={unlisted}: known are {', '.join(UNLISTED)}")
-    return unlisted

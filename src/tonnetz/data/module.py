@@ -19,7 +19,7 @@ from tonnetz.audio import read_prepared
 from tonnetz.data.classes import read_parts, split_classes, units
 from tonnetz.data.episodes import EpisodePlan
 from tonnetz.data.excerpts import Loader, Tracks, TrainExcerpts, Windows
-from tonnetz.data.labels import check_unlisted, name_labels
+from tonnetz.data.labels import name_labels
 from tonnetz.data.plan import Chunks, Plan, Stream
 from tonnetz.data.prepare import prepare
 from tonnetz.data.segmentation import window_rows
@@ -111,6 +111,8 @@ class AudioData(L.LightningDataModule):
         super().__init__()
         if on_error not in ("fail", "skip"):
             raise UserError(f"data.on_error={on_error}: known are fail, skip")
+        if unlisted not in ("fail", "drop"):
+            raise UserError(f"data.unlisted={unlisted}: known are fail, drop")
         if batch_size < 1 or workers < 0 or not 0 < fraction <= 1:
             given = f"data.batch_size={batch_size} data.workers={workers} data.fraction={fraction}"
             raise UserError(f"{given}: need at least 1, at least 0, and more than 0 up to 1")
@@ -135,7 +137,7 @@ class AudioData(L.LightningDataModule):
         self.folds, self.fold, self.fold_by = folds, fold, fold_by
         self.aligner: str | None = None  # fingerprint of the model that must have made the plan's alignment
         self.fraction, self.normalize, self.on_error = fraction, normalize, on_error
-        self.taxonomy, self.unlisted, self.multilabel = taxonomy, check_unlisted(unlisted), multilabel
+        self.taxonomy, self.unlisted, self.multilabel = taxonomy, unlisted, multilabel
         self.given = spec
         self._table: pl.DataFrame | None = None
         self._everything: pl.DataFrame | None = None
@@ -266,6 +268,12 @@ class AudioData(L.LightningDataModule):
     def split(self, name: str) -> pl.DataFrame:
         """The table of one split."""
         return self.table.filter(pl.col("split") == (self.select if name == "valid" else name))
+
+    def holding(self, table: pl.DataFrame) -> AudioData:
+        """The same prepared audio and features, with other rows of the table."""
+        other = copy(self)
+        other._table = table
+        return other
 
     @property
     def validates(self) -> bool:

@@ -88,46 +88,44 @@ def trial(
     said = [enrolment.names[i] for i in enrolment.distances(whole).argmin(1).tolist()]
     right = torch.from_numpy(labels[asked] == np.array(said)).double()
     known = torch.from_numpy(np.isin(labels[asked], taught))
-    return [
-        {
-            "novelty": way,
-            "taught": ";".join(taught),
-            "unknown": ";".join(sorted({*labels[asked]} - {*taught})),
-            "accuracy": float(right[known].mean()),
-            **_told("file", enrolment, whole, known, trials.accept, way),
-            **_told("window", enrolment, windows, known[part], trials.accept, way),
-            "classes": _classes(enrolment, whole, labels[asked], right, trials.accept, way),
-        }
-        for way in ways
-    ]
+    head = {
+        "taught": ";".join(taught),
+        "unknown": ";".join(sorted({*labels[asked]} - {*taught})),
+        "accuracy": float(right[known].mean()),
+    }
+    rows = []
+    for way in ways:
+        measures, rejected = _told("file", enrolment, whole, known, trials.accept, way)
+        more, _ = _told("window", enrolment, windows, known[part], trials.accept, way)
+        classes = _classes(enrolment.names, labels[asked], right, rejected)
+        rows.append({"novelty": way, **head, **measures, **more, "classes": classes})
+    return rows
 
 
-def _told(kind: str, enrolment: Enrolment, z: Tensor, known: Tensor, accept: float, way: str) -> dict[str, float]:
-    """How well the known are told from the unknown, and which share of either is rejected."""
+def _told(
+    kind: str, enrolment: Enrolment, z: Tensor, known: Tensor, accept: float, way: str
+) -> tuple[dict[str, float], Tensor]:
+    """How well the known are told from the unknown, and which share of either is rejected; and which (M,) are."""
     new = enrolment.novelties(z, way).min(1).values
-    rejected = _rejected(enrolment, new, kind, accept, way)
+    limit = enrolment.limit(kind, accept, way).threshold
+    assert limit is not None  # two files or more teach each class
+    rejected = (new > limit).double()
     return {
         f"{kind}_auroc": auroc(-new, known),
         f"{kind}_unknown_rejected": float(rejected[~known].mean()),
         f"{kind}_known_rejected": float(rejected[known].mean()),
-    }
+    }, rejected
 
 
-def _rejected(enrolment: Enrolment, new: Tensor, kind: str, accept: float, way: str) -> Tensor:
-    return (new > (enrolment.limit(kind, accept, way).threshold or 0.0)).double()
-
-
-def _classes(
-    enrolment: Enrolment, z: Tensor, labels: np.ndarray, right: Tensor, accept: float, way: str
-) -> list[dict[str, Any]]:
+def _classes(taught: Sequence[str], labels: np.ndarray, right: Tensor, rejected: Tensor) -> list[dict[str, Any]]:
     """Accuracy of each class that was taught, and which share of its files, or of a stranger's, is rejected."""
-    rejected = _rejected(enrolment, enrolment.novelties(z, way).min(1).values, "file", accept, way)
     rows = []
     for name in np.unique(labels).tolist():
         mine = torch.from_numpy(labels == name)
-        taught = name in enrolment.names
-        accuracy = float(right[mine].mean()) if taught else None
-        rows.append({"class": name, "taught": taught, "accuracy": accuracy, "rejected": float(rejected[mine].mean())})
+        accuracy = float(right[mine].mean()) if name in taught else None
+        rows.append(
+            {"class": name, "taught": name in taught, "accuracy": accuracy, "rejected": float(rejected[mine].mean())}
+        )
     return rows
 
 

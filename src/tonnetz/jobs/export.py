@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tonnetz import coverhunter
 from tonnetz.atomic import replacing
 from tonnetz.build import Experiment, restore
+from tonnetz.checkpoint import load_checkpoint
 from tonnetz.errors import UserError, suggest
 from tonnetz.frontend import fingerprint
 from tonnetz.manifest import Run, write_json
@@ -214,7 +215,7 @@ def write_coverhunter(experiment: Experiment, ckpt: Path, folder: Path) -> list[
     task = experiment.task
     if list(getattr(task, "projection", nn.Identity()).parameters()):
         raise UserError("job.format=coverhunter: that network has no projection after the pooling; this one has")
-    checkpoint = torch.load(ckpt, map_location="cpu", weights_only=True)
+    checkpoint = load_checkpoint(ckpt)
     names, extra = coverhunter.task_names(task), checkpoint.get("coverhunter", {})
     own = {names[key]: value for key, value in checkpoint["state_dict"].items() if key in names}
     state = coverhunter.to_coverhunter({**own, **extra.get("unplaced", {})})

@@ -81,12 +81,10 @@ def _keep_untrained(trainer: Any, experiment: Experiment, folder: Path) -> None:
 
 def _note_learned(cfg: DictConfig, experiment: Experiment) -> None:
     """Let checkpoints tell which recordings they have learned from, those of the checkpoint they start from too."""
-    before = load_checkpoint(cfg.init)["tonnetz"].get("learned") if cfg.get("init") else None
-    task = cfg.task._target_.split(".")[-1].lower()
+    payload, task = experiment.task.payload, cfg.task._target_.split(".")[-1].lower()
     trained = any(p.requires_grad for p in experiment.task.parameters()) and cfg.trainer.max_epochs != 0
-    found = learned(experiment.data, task, before) if trained else before
-    if found:
-        experiment.task.payload["learned"] = found
+    if trained:
+        payload["learned"] = learned(experiment.data, task, payload.get("learned"))
 
 
 def _aligner(cfg: DictConfig) -> str | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
-from copy import copy, deepcopy
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,12 @@ from torch import Tensor
 from tonnetz import figures
 from tonnetz.atomic import replacing
 from tonnetz.build import Experiment, build_data, build_task, connect, plain, restore
-from tonnetz.checkpoint import load_checkpoint
 from tonnetz.device import choose_device
 from tonnetz.embedding import model_fingerprint, plan_of
 from tonnetz.errors import UserError, suggest
 from tonnetz.jobs.prepare import summary
 from tonnetz.learned import seen
-from tonnetz.manifest import Run, write_json
+from tonnetz.manifest import Run, write_csv, write_json
 from tonnetz.paths import config_folder
 from tonnetz.probing.deform import deformation
 from tonnetz.probing.features import EMBEDDING, Features, concatenated, extract, handcrafted, read_folder, summable
@@ -61,7 +59,7 @@ def run(cfg: DictConfig, run: Run) -> float | None:
     goal.check(rules)
     settings = Settings(preset["train"], rules, cfg.job.seeds, cfg.seed, cfg.job.draws, str(device))
     units = find_units(frames, cfg.job.unit)
-    known = knowledge(cfg, subject, frames)
+    known = knowledge(subject, frames)
     rows: list[Row] = []
     kinds = list(features_of(cfg, subject or given, data, frames, preset, device))
     for fraction in cfg.job.fractions:
@@ -172,7 +170,7 @@ def find_subject(cfg: DictConfig, folder: Path) -> tuple[Experiment | None, Any,
             raise UserError(f"no tracks in the split '{split}': probes need all three; see data.valid and data.test")
     if subject is None:
         given, lost = read_given(Path(cfg.job.features), data, folder)
-        data = without(data, lost)
+        data = data.holding(data.table.filter(~pl.col("id").is_in(list(lost)))) if lost else data
     return subject, data, given, len(lost)
 
 
@@ -196,15 +194,6 @@ def read_given(source: Path, data: Any, folder: Path) -> tuple[Features, dict[st
     return features, lost
 
 
-def without(data: Any, lost: Mapping[str, str]) -> Any:
-    """The same data without some tracks, given by id."""
-    if not lost:
-        return data
-    kept = copy(data)
-    kept._table = data.table.filter(~pl.col("id").is_in(list(lost)))
-    return kept
-
-
 def split_name(data: Any) -> str:
     """Which split of each corpus this is: its protocol or lists, or by what it was split."""
     kinds = [getattr(corpus, "protocol", None) or getattr(corpus, "lists", None) for corpus in data.corpora]
@@ -212,9 +201,9 @@ def split_name(data: Any) -> str:
     return " + ".join(names)
 
 
-def knowledge(cfg: DictConfig, subject: Experiment | None, frames: Mapping[str, pl.DataFrame]) -> dict[str, Any] | None:
+def knowledge(subject: Experiment | None, frames: Mapping[str, pl.DataFrame]) -> dict[str, Any] | None:
     """What the checkpoint has learned from, and how many tracks of each split are among that; null when unknown."""
-    found = load_checkpoint(cfg.ckpt)["tonnetz"].get("learned") if subject else None
+    found = subject.task.payload.get("learned") if subject else None
     if not found:
         return None
     counts = {split: seen(frame, found) for split, frame in frames.items()}
@@ -404,15 +393,6 @@ def brief(rows: Sequence[Mapping[str, Any]], metric: str, deformed: bool = True)
             line |= {name.removeprefix(f"{metric} "): row[name] for name in names if name.startswith(f"{metric} ")}
         lines.append(line | {key: row[key] for key in ("undefined", "failed", "transductive")})
     return lines
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV; a row may lack columns."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with replacing(path) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def cells_of(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 from tonnetz import figures
 from tonnetz.atomic import replacing
 from tonnetz.errors import UserError
-from tonnetz.jobs.probe import BASELINES, brief, caption, flat, markdown, name_of, score_bars, show_all, write_csv
-from tonnetz.manifest import Run, write_json
+from tonnetz.jobs.probe import BASELINES, brief, caption, flat, markdown, name_of, score_bars, show_all
+from tonnetz.manifest import Run, write_csv, write_json
 
 FACTS = ("preset", "protocol", "target", "seed", "split", "data", "checkpoint", "transductive", "pretraining")
 SAME = ("target", "goal", "split")  # what results must share to stand in one table

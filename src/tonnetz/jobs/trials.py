@@ -12,7 +12,6 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from tonnetz.atomic import replacing
 from tonnetz.build import restore
 from tonnetz.device import choose_device
 from tonnetz.embedding import embed_files, plan_of
@@ -23,7 +22,7 @@ from tonnetz.errors import UserError, suggest
 from tonnetz.jobs.enroll import background_of, facts_of
 from tonnetz.jobs.index import as_list
 from tonnetz.jobs.predict import report_bad
-from tonnetz.manifest import Run
+from tonnetz.manifest import Run, write_csv
 from tonnetz.metrics.paired import mean_interval
 from tonnetz.quiet import quiet
 
@@ -56,8 +55,8 @@ def run(cfg: DictConfig, run: Run) -> None:
         drawn = trial(trials, facts, vectors, labels, background, ways, random)
         rows += [{"draw": i, **row} for row in drawn]
     classes = [{**one, "novelty": row["novelty"], "draw": row["draw"]} for row in rows for one in row.pop("classes")]
-    write(run.folder / "trials.csv", rows)
-    write(run.folder / "classes.csv", classes)
+    write_csv(run.folder / "trials.csv", rows)
+    write_csv(run.folder / "classes.csv", classes)
     run.facts["trials"] = {"draws": job.draws, "files": len(labels), **summary(rows, ways)}
     show(run.facts["trials"], classes, ways)
     print(f"every draw: {run.folder / 'trials.csv'}; every class in it: {run.folder / 'classes.csv'}")
@@ -76,12 +75,6 @@ def chosen(found: list[tuple[Path, str, str]], names: Sequence[str]) -> list[tup
         if name not in there:
             raise UserError(f"job.names: no class '{name}' among the examples{suggest(name, there)}")
     return [item for item in found if not names or item[2] in names]
-
-
-def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Rows as a CSV file."""
-    with replacing(path) as part:
-        pl.DataFrame(rows, infer_schema_length=None).write_csv(part)
 
 
 def summary(rows: Sequence[dict[str, Any]], ways: Sequence[str]) -> dict[str, Any]:

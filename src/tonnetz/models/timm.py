@@ -129,7 +129,7 @@ class Timm(Backbone):
         self.network.eval()
         try:
             return self.network.forward_features(image)
-        except (AssertionError, RuntimeError, ValueError, NotImplementedError) as error:
+        except (AssertionError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"model.name: '{self.name}' does not take images of {image.shape[2]} x {image.shape[3]} "
                 f"({_first_line(error)}); choose a network without a fixed image size, "

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -158,9 +157,9 @@ def _windows(experiment: Experiment, frame: pl.DataFrame, plan: Plan, tail: str)
     """Batches of windows of rows of the table; labels play no part."""
     if tail not in TAILS:
         raise UserError(f"job.tail={tail}: known are {', '.join(TAILS)}")
-    data = copy(experiment.data)  # the same prepared audio and features, another choice of tracks
     nothing = pl.lit(None, pl.List(pl.String))
-    data.plan, data._table = plan, frame.with_columns(split=pl.lit("test"), labels=nothing, unknown=nothing)
+    data = experiment.data.holding(frame.with_columns(split=pl.lit("test"), labels=nothing, unknown=nothing))
+    data.plan = plan
     windows = data.dataset("test")
     assert isinstance(windows, Windows)
     if plan.grid is None:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tonnetz.baseline import mfcc_statistics
-from tonnetz.data.classes import recordings
 from tonnetz.errors import UserError
 from tonnetz.fewshot.background import Background
 from tonnetz.fewshot.episodes import MORE, Episodes, Pool, left_out
@@ -26,6 +25,7 @@ from tonnetz.heads import SimpleShot
 from tonnetz.metrics.vectors import Vectors
 from tonnetz.tasks.base import Batch, Task
 from tonnetz.taxonomy import Taxonomy
+from tonnetz.tracks import recordings
 
 OWN = "prototypes"  # the head that a model is trained with
 NOTHING = "nothing"  # a split that has no tracks
@@ -80,9 +80,7 @@ class FewShot(Task):
         self.projection = nn.Linear(size, dim) if dim else nn.Identity()
         self.dim = dim or size
         self.whitening = Whitening(self.dim, whiten)
-        self.background = (
-            Background(self.dim) if whiten is not None else None
-        )  # how training classes lie, for job=enroll
+        self.background = None if whiten is None else Background(self.dim)  # for job=enroll
         self.protocol = evaluation or Protocol()
         self.heads = {name: head for name, head in (heads or {}).items() if head is not None}
         self.classifier, self.tree = classifier, tree
