@@ -1,5 +1,7 @@
 """Labels in the words of a taxonomy, and tracks that it has no words for."""
 
+import shutil
+
 import polars as pl
 import pytest
 
@@ -48,6 +50,10 @@ def test_tracks_are_left_out_named_and_counted(sounds, tmp_path):
     assert module.spec.classes == ("flute", "violin")
     assert module.everything.height == 12
     assert module.notes == ["folder: 6 tracks left out; hornbostel_sachs lacks their labels: kazoophone 6"]
+    for name in ("violin", "flute"):
+        shutil.rmtree(sounds / name)
+    with pytest.raises(UserError, match="lacks the labels of every track: kazoophone 6"):
+        _ = data(sounds, tmp_path, taxonomy="hornbostel_sachs", unlisted="drop").everything
     with pytest.raises(UserError, match=r"data.unlisted=no: known are fail, drop"):
         data(sounds, tmp_path, unlisted="no")
 
