@@ -205,9 +205,7 @@ class AudioData(L.LightningDataModule):
         if lacking:
             labels = ", ".join(f"{name} {count}" for name, count in lacking.items())
             if not named.height:
-                raise UserError(
-                    f"{corpus.root}: {self.taxonomy} lacks the labels of every track: {labels}"
-                )
+                raise UserError(f"{corpus.root}: {self.taxonomy} lacks the labels of every track: {labels}")
             left = frame.height - named.height
             self.notes.append(f"{corpus.name}: {left} tracks left out; {self.taxonomy} lacks their labels: {labels}")
         return named
