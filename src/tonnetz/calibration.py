@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tonnetz.centroids import members, point_distances, recording_vectors
+from tonnetz.collection import Collection
 from tonnetz.errors import UserError
+from tonnetz.search import CANDIDATES, nearest_tempo, scores
+from tonnetz.shortlist import Shortlist
 from tonnetz.transposition import turned
 from tonnetz.windows import CELLS, blocks, crops
-
-if TYPE_CHECKING:
-    from tonnetz.index import Index
 
 SEED = 12345
 STEP = 1.25  # ratio of the query lengths that are measured
@@ -120,16 +119,13 @@ def unrelated_pairs(work: np.ndarray, count: int = PAIRS, seed: int = SEED) -> n
     return np.where(flip[:, None], pairs[:, ::-1], pairs)
 
 
-def calibrate(index: Index, level: int = WHOLE) -> dict[str, Tensor]:
+def calibrate(index: Collection, level: int = WHOLE) -> dict[str, Tensor]:
     """Measure an index by its own recordings: for queries of `level` windows, or for whole ones and for centroids.
 
     Fewer windows find a worse best match, so short queries have scales of their own. Returns `null_level` (L,), and
     sorted `null_pairs` (L, n), `null_nearest` and `null_kin` (L, k), infinite where there is none; {} when fewer than
     two works are known.
     """
-    from tonnetz.search import CANDIDATES
-    from tonnetz.shortlist import Shortlist
-
     random = np.random.default_rng(SEED)
     typical = typical_windows(index)
     tries = index.matching.turns * len(index.tempi)
@@ -146,12 +142,12 @@ def calibrate(index: Index, level: int = WHOLE) -> dict[str, Tensor]:
     return {"null_level": torch.tensor(levels), "null_pairs": unrelated, "null_nearest": nearest, "null_kin": kin}
 
 
-def typical_windows(index: Index) -> int:
+def typical_windows(index: Collection) -> int:
     """Median number of windows of a recording."""
     return int(np.median(index.windows.count)) if len(index) else 1
 
 
-def level_of(index: Index, windows: int) -> int:
+def level_of(index: Collection, windows: int) -> int:
     """The level for queries of so many windows: steps of a quarter, and whole recordings from the median on."""
     if windows >= typical_windows(index):
         return WHOLE
@@ -159,14 +155,12 @@ def level_of(index: Index, windows: int) -> int:
 
 
 def _recordings(
-    index: Index, pairs: np.ndarray, probes: np.ndarray, windows: int | None, random: np.random.Generator
+    index: Collection, pairs: np.ndarray, probes: np.ndarray, windows: int | None, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distances of unrelated pairs, and of each probe to its nearest stranger and nearest kin.
 
     The first of a pair, and the probe, is cut to `windows` neighbours at a random place, and asks at all tempi.
     """
-    from tonnetz.search import nearest_tempo, scores
-
     first, count = crops(index.windows.first, index.windows.count, windows, random)
     unrelated = np.empty(len(pairs), np.float32)
     order = np.argsort(count[pairs[:, 0]], kind="stable")
@@ -189,7 +183,7 @@ def _recordings(
     return unrelated, np.concatenate(nearest), np.concatenate(kin)
 
 
-def _to_own(index: Index, asked: Tensor, rows: np.ndarray, points: Tensor) -> Tensor:
+def _to_own(index: Collection, asked: Tensor, rows: np.ndarray, points: Tensor) -> Tensor:
     """Distances (n,) of recordings `rows` (n,), asking with (T, R, D), each to a point of its own (n, D)."""
     turns = index.matching.turns
     step = max(1, CELLS // (12 * len(asked) * asked.shape[2]))
@@ -200,13 +194,14 @@ def _to_own(index: Index, asked: Tensor, rows: np.ndarray, points: Tensor) -> Te
     return torch.cat(parts)
 
 
-def _centroids(index: Index, pairs: np.ndarray, probes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _centroids(index: Collection, pairs: np.ndarray, probes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same from recordings to works; kin is the centroid of the own work without the probe."""
-    work, centroids, points = index.work, index.centroids().vectors, members(index)
-    asked = torch.stack([recording_vectors(index, windows) for windows in index.asked])  # (T, R, D)
+    turns = index.matching.turns
+    work, centroids, points = index.work, index.centroids().vectors, members(index.work, index.windows, turns)
+    asked = torch.stack([recording_vectors(windows) for windows in index.asked])  # (T, R, D)
     unrelated = _to_own(index, asked, pairs[:, 0], centroids[work[pairs[:, 1]]])
     own = torch.from_numpy(work[probes])
-    distance = point_distances(index, asked[:, probes], centroids).scatter(1, own[:, None], torch.inf)  # (q, W)
+    distance = point_distances(asked[:, probes], centroids, turns).scatter(1, own[:, None], torch.inf)  # (q, W)
     known = np.flatnonzero(work >= 0)
     total = torch.zeros_like(centroids).index_add_(0, torch.from_numpy(work[known]), points[known])
     kin = _to_own(index, asked, probes, F.normalize(total[own] - points[probes], dim=-1))

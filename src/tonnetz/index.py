@@ -24,26 +24,15 @@ from torch import Tensor
 
 from tonnetz.atomic import replacing
 from tonnetz.calibration import CENTROIDS, WHOLE, Calibration, calibrate, level_of
-from tonnetz.centroids import Centroids, average
+from tonnetz.collection import COLUMNS, Collection
 from tonnetz.errors import UserError, suggest
 from tonnetz.manifest import write_json
-from tonnetz.matching import Matching
 from tonnetz.reductions import TINY
 from tonnetz.shortlist import Shortlist
-from tonnetz.windows import Windows, gather, own_tempo, stacked
 
 FORMAT = 1
 BATCH = 32  # recordings embedded between two saves
 
-COLUMNS: dict[str, Any] = {
-    "id": pl.String,
-    "path": pl.String,
-    "work": pl.String,
-    "duration": pl.Float64,
-    "mark": pl.String,  # changes when the file does
-    "corpus": pl.String,  # that names the id and the work; null: they are named by hand, and mean what they say
-    "windows": pl.Int64,  # at all tempi
-}
 Progress = Callable[[int, int], None]
 # Rows of the table -> vectors (m, D), row, start, length and, where there are several, tempo (m,).
 Embed = Callable[[pl.DataFrame], Mapping[str, Tensor]]
@@ -60,44 +49,24 @@ def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-class Index:
-    """Recordings by their vectors: `windows` are those that answer, `asked` those that ask, at each of the `tempi`.
+class Index(Collection):
+    """A collection that lives in a folder.
 
     Args:
         folder: where it lives.
-        facts: encoder and frontend (fingerprints), window and hop in seconds, pad, normalize, distance, reduction,
-            the `tempi` at which queries are read and, for vectors with the pitch class innermost, in how many keys
-            (`transpositions`) a query is tried.
+        facts: encoder and frontend (fingerprints), window and hop in seconds, pad, normalize, and what every
+            `Collection` needs.
     """
 
     def __init__(self, folder: str | Path, facts: dict[str, Any]) -> None:
-        self.folder, self.facts, self.generation = Path(folder), facts, 0
-        self.tempi = [float(tempo) for tempo in facts.get("tempi", (1.0,))]
-        self.tempo = own_tempo(self.tempi)
-        self.match_by(facts["reduction"])
-        self._set(pl.DataFrame(schema=COLUMNS), _nothing(int(facts.get("dim", 0))))
+        self.folder, self.generation = Path(folder), 0
+        super().__init__(facts, str(folder))
 
-    def match_by(self, reduction: str) -> None:
-        """Choose the reduction of the distances between the windows of two recordings."""
-        self.facts = {**self.facts, "reduction": reduction}
-        self.matching = Matching(self.facts["distance"], reduction, self.facts.get("transpositions", 1))
-
-    def _set(self, table: pl.DataFrame, arrays: Mapping[str, Tensor]) -> None:
-        self.table = table
-        self.works = table["work"].drop_nulls().unique().sort().to_list()
-        codes = table["work"].rank("dense").cast(pl.Int64) - 1
-        self.work = codes.fill_null(-1).to_numpy()  # (R,) place in `works`, -1 unknown
-        self.arrays = {k: v for k, v in arrays.items() if not k.startswith("null_")}
-        self.row = np.repeat(np.arange(table.height), table["windows"].to_numpy())  # (M,) of windows at all tempi
-        self.asked = [Windows.of(self.arrays, self.row, table.height, tempo) for tempo in self.tempi]
-        self.windows = self.asked[self.tempi.index(self.tempo)]
+    def hold(self, table: pl.DataFrame, arrays: Mapping[str, Tensor]) -> None:
+        """Take these recordings; `null_...` among the arrays is what `calibrate` has found."""
+        super().hold(table, arrays)
         self.nulls = {k: v for k, v in arrays.items() if k.startswith("null_")}
         self._calibrations: dict[int, Calibration | None] = {}
-        self._centroids: Centroids | None = None
-        self._shortlist: Shortlist | None = None
-
-    def __len__(self) -> int:
-        return self.table.height
 
     # On disk
 
@@ -121,7 +90,7 @@ class Index:
             raise UserError(f"{folder}: the index cannot be read ({error}); build it anew") from None
         if table["windows"].sum() != len(arrays["vectors"]):
             raise UserError(f"{folder}: the table and the vectors do not fit together; build the index anew")
-        index._set(table, {"tempo": torch.ones(len(arrays["vectors"])), **arrays})  # older ones knew no tempo
+        index.hold(table, {"tempo": torch.ones(len(arrays["vectors"])), **arrays})  # older ones knew no tempo
         return index
 
     @property
@@ -143,7 +112,7 @@ class Index:
 
     def _commit(self, table: pl.DataFrame, arrays: dict[str, Tensor]) -> None:
         """Calibrate, write the next generation and make it the current one."""
-        self._set(table, arrays)
+        self.hold(table, arrays)
         self.nulls = calibrate(self)
         self.generation += 1
         with replacing(self._vectors) as part:
@@ -288,44 +257,10 @@ class Index:
 
     # For searching
 
-    def raw(self, vectors: Tensor, norms: Tensor) -> Tensor:
-        """What distances are taken of: unit vectors for cosine, the embeddings themselves otherwise."""
-        return vectors if self.facts["distance"] == "cosine" else vectors * norms[..., None]
-
-    def cut(self, first: np.ndarray, count: np.ndarray, windows: Windows | None = None) -> tuple[Tensor, Tensor]:
-        """Runs of windows, of those at the own tempo unless others are given, as (R, S, D) with their mask."""
-        windows = windows or self.windows
-        vectors, valid = gather(windows.vectors, first, count)
-        return self.raw(vectors, gather(windows.norms, first, count)[0]), valid
-
-    def asking(self, row: np.ndarray, first: np.ndarray, count: np.ndarray) -> tuple[Tensor, Tensor]:
-        """What recordings `row` (Q,) ask with a run of their windows: (T, Q, S, D) at all tempi, and the mask.
-
-        `first`, `count` (Q,) say which, at the own tempo; at others the same part of the recording is taken.
-        """
-        own = self.windows
-        begin, share = (first - own.first[row]) / own.count[row], count / own.count[row]
-        parts = []
-        for there in self.asked:
-            size = np.clip(np.round(share * there.count[row]), 1, there.count[row]).astype(np.int64)
-            offset = np.minimum(np.round(begin * there.count[row]), there.count[row] - size).astype(np.int64)
-            parts.append(self.cut(there.first[row] + offset, size, there))
-        vectors, real = zip(*parts, strict=True)
-        return stacked(vectors), stacked(real)
-
-    def shortlist(self) -> Shortlist:
-        """The approximate index of all windows, made when it is first needed and kept in the folder."""
-        if self._shortlist is None:
-            path = self.folder / f"vectors-{self.generation}.faiss"
-            vectors = self.raw(self.windows.vectors, self.windows.norms)
-            self._shortlist = Shortlist.load_or_build(path, vectors, self.facts["distance"])
-        return self._shortlist
-
-    def centroids(self) -> Centroids:
-        """The works' spherical means, computed once."""
-        if self._centroids is None:
-            self._centroids = average(self)
-        return self._centroids
+    def _make_shortlist(self, vectors: Tensor) -> Shortlist:
+        """Kept in the folder."""
+        path = self.folder / f"vectors-{self.generation}.faiss"
+        return Shortlist.load_or_build(path, vectors, self.facts["distance"])
 
     def calibration(self, windows: int, mode: str = "recordings") -> Calibration | None:
         """What distances of queries of so many windows mean; None when fewer than two works are there."""
@@ -348,11 +283,6 @@ class Index:
             with replacing(path) as part:
                 save_file(found, part)
         return found
-
-
-def _nothing(dim: int) -> dict[str, Tensor]:
-    empty = {name: torch.zeros(0) for name in ("norms", "start", "length", "tempo")}
-    return {"vectors": torch.zeros(0, dim), **empty}
 
 
 def _read(source: Path | bytes) -> pl.DataFrame:

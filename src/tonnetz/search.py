@@ -7,22 +7,19 @@ instead of (Q, S, D), and the nearest tempo counts, as in a test.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tonnetz.centroids import centroid_distances
+from tonnetz.centroids import mean_vectors, point_distances
+from tonnetz.collection import Collection
 from tonnetz.errors import UserError, suggest
 from tonnetz.reductions import TINY, distances
 from tonnetz.shortlist import Shortlist
 from tonnetz.transposition import in_one_key, turned
 from tonnetz.windows import CELLS, blocks, extents, gather
-
-if TYPE_CHECKING:
-    from tonnetz.index import Index
 
 MODES = ("recordings", "works", "centroids")
 NEIGHBOURS = 64  # of a query window, from the shortlist
@@ -38,7 +35,7 @@ class Found:
 
 
 def search(
-    index: Index,
+    index: Collection,
     queries: Tensor,
     valid: Tensor | None = None,
     top: int = 10,
@@ -55,7 +52,7 @@ def search(
     if top < 1:
         raise UserError(f"job.top={top}: must be at least 1")
     if not len(index):
-        raise UserError(f"{index.folder}: the index is empty; add recordings with job=index job.action=add")
+        raise UserError(f"{index.name}: the index is empty; add recordings with job=index job.action=add")
     queries, valid = _at_tempi(queries, valid)
     if mode == "centroids":
         return _best(centroid_distances(index, queries, valid).numpy(), None, None, top)
@@ -73,6 +70,14 @@ def search(
     )
 
 
+def centroid_distances(index: Collection, queries: Tensor, valid: Tensor) -> Tensor:
+    """Cosine distances (Q, W) of the mean of each query's unit vectors (T, Q, S, D) to the centroids."""
+    centroids = index.centroids()
+    if not centroids.works:
+        raise UserError(f"{index.name}: no recording has a work; give job.works=FILE.csv, or job.mode=recordings")
+    return point_distances(mean_vectors(queries, valid), centroids.vectors, index.matching.turns)
+
+
 def _at_tempi(queries: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
     """Queries (T, Q, S, D) with their mask (T, Q, S), T being 1 where they are read at one tempo."""
     if valid is None:
@@ -81,7 +86,7 @@ def _at_tempi(queries: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def scores(
-    index: Index, queries: Tensor, valid: Tensor, faiss: bool | None = None
+    index: Collection, queries: Tensor, valid: Tensor, faiss: bool | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Distances (Q, C) of queries (T, Q, S, D) to the recordings (Q, C), or to all of them in their order (None)."""
     if Shortlist.wanted(faiss, len(index.windows.row)):
@@ -90,7 +95,7 @@ def scores(
     return np.minimum.reduce(tried), None
 
 
-def track_distances(index: Index, queries: Tensor, valid: Tensor | None = None) -> Tensor:
+def track_distances(index: Collection, queries: Tensor, valid: Tensor | None = None) -> Tensor:
     """Distances (Q, R) of queries (Q, S, D) to all recordings, exactly."""
     queries = _prepare(index, queries)
     if valid is None:
@@ -108,11 +113,11 @@ def track_distances(index: Index, queries: Tensor, valid: Tensor | None = None) 
     return result
 
 
-def _prepare(index: Index, queries: Tensor) -> Tensor:
+def _prepare(index: Collection, queries: Tensor) -> Tensor:
     return F.normalize(queries.float(), dim=-1, eps=TINY) if index.matching.distance == "cosine" else queries.float()
 
 
-def _nearest_windows(index: Index, queries: Tensor, valid: Tensor) -> Tensor:
+def _nearest_windows(index: Collection, queries: Tensor, valid: Tensor) -> Tensor:
     """The reduction `min` of contiguous recordings, without padding."""
     windows, kind = index.windows, index.matching.distance
     best = np.empty((len(queries), len(index)), np.float32)  # highest similarity, or negative distance
@@ -134,7 +139,7 @@ def _nearest_windows(index: Index, queries: Tensor, valid: Tensor) -> Tensor:
     return torch.from_numpy(1 - best if kind == "cosine" else -best).clamp(min=0)
 
 
-def pair_distances(index: Index, queries: Tensor, valid: Tensor, query: np.ndarray, row: np.ndarray) -> np.ndarray:
+def pair_distances(index: Collection, queries: Tensor, valid: Tensor, query: np.ndarray, row: np.ndarray) -> np.ndarray:
     """Distances (P,) of queries (Q, S, D) number `query` (P,) and recordings `row` (P,)."""
     queries, windows = _prepare(index, queries), index.windows
     result = np.empty(len(query), np.float32)
@@ -150,7 +155,7 @@ def pair_distances(index: Index, queries: Tensor, valid: Tensor, query: np.ndarr
 
 
 def nearest_tempo(
-    index: Index, queries: Tensor, valid: Tensor, query: np.ndarray, row: np.ndarray
+    index: Collection, queries: Tensor, valid: Tensor, query: np.ndarray, row: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which of the tempi of queries (T, Q, S, D) brings `query` (P,) nearest to recording `row` (P,); the distance.
 
@@ -162,7 +167,7 @@ def nearest_tempo(
     return order[np.argmin(tried[order], 0)], tried.min(0)
 
 
-def _shortlisted(index: Index, queries: Tensor, valid: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def _shortlisted(index: Collection, queries: Tensor, valid: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """The recordings with windows near to most windows of a query, in any key and tempo, judged exactly."""
     tried = turned(_prepare(index, queries)[valid], index.matching.turns)  # (turns, v, D)
     near = index.shortlist().search(tried.flatten(0, 1), NEIGHBOURS)  # (turns v, k)
@@ -181,7 +186,7 @@ def _shortlisted(index: Index, queries: Tensor, valid: Tensor) -> tuple[np.ndarr
 
 
 def similarities(
-    index: Index, queries: Tensor, valid: Tensor, query: np.ndarray, row: np.ndarray
+    index: Collection, queries: Tensor, valid: Tensor, query: np.ndarray, row: np.ndarray
 ) -> tuple[Tensor, Tensor]:
     """Cosines (P, S, s) of the windows of queries number `query` (P,) and recordings `row` (P,), NaN for none.
 
