@@ -41,6 +41,11 @@ def test_a_checkpoint_and_its_baselines(cli, trained, monkeypatch):
     assert found["model"]["mark"] != found["random"]["mark"]
     low, high = found["model"]["interval"]
     assert low <= found["model"]["test"]["accuracy"] <= high
+    assert "lead" not in found["model"]
+    lead = found["constant"]["lead"]
+    apart = found["model"]["test"]["accuracy"] - found["constant"]["test"]["accuracy"]
+    assert lead["value"] == pytest.approx(apart)
+    assert lead["low"] <= apart <= lead["high"]
     result = done.json("probe.json")
     assert result["protocol"]["name"] == "fast"
     assert len(result["data"]["fingerprint"]) == 16
@@ -64,7 +69,10 @@ def test_a_checkpoint_and_its_baselines(cli, trained, monkeypatch):
     assert "no tracks in the split 'valid'" in empty.err
     report = cli("job=report", f"job.runs=[{done.folder}]", run="report")
     assert report.status == 0, report.err
-    assert list(report.json("report.json")["rows"]) == ["probe", "random (probe)", "mfcc", "chroma", "constant"]
+    table = report.json("report.json")["rows"]
+    assert list(table) == ["probe", "random (probe)", "mfcc", "chroma", "constant"]
+    assert table["constant"]["lead"] == lead
+    assert "lead" in (report.folder / "report.md").read_text()
     assert (report.folder / "figures" / "report.png").exists()
 
 

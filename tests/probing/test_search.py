@@ -12,10 +12,11 @@ from sklearn.metrics import roc_auc_score
 from tonnetz.errors import UserError
 from tonnetz.jobs.embed import write_npy
 from tonnetz.metrics import stacked
-from tonnetz.metrics.bootstrap import resampled
+from tonnetz.metrics.bootstrap import percentiles, resampled
 from tonnetz.probing import Goal, Protocol, expand, search
 from tonnetz.probing.deform import KNOWN, deformation
 from tonnetz.probing.features import Features, concatenated, cut_tails, moving, read_folder, summable
+from tonnetz.probing.lead import add_leads
 from tonnetz.probing.search import Settings, evaluation_examples, training_examples
 
 SPLITS = {"train": 60, "valid": 30, "test": 30}
@@ -131,15 +132,37 @@ def test_resampling_equals_a_loop_of_sklearn():
     target = (torch.rand(3, 150, generator=g) < 0.3).float()
     score = target + torch.randn(3, 150, generator=g)
     metric = Goal("multilabel", NAMES).value
-    low, high = resampled(metric, score, target, draws=400, seed=3)
+    low, high = percentiles(resampled(metric, score, target, draws=400, seed=3))
     random, values = np.random.default_rng(0), []
     for _ in range(400):
         rows = random.integers(0, 150, 150)
         values.append(roc_auc_score(target[:, rows].T, score[:, rows].T))
     assert (low, high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=0.015)
-    assert resampled(metric, score, target, draws=400, seed=3) == (low, high)
+    assert percentiles(resampled(metric, score, target, draws=400, seed=3)) == (low, high)
     classes = resampled(stacked.accuracy, score, score.argmax(0), draws=20)
-    assert classes == (1.0, 1.0)
+    assert percentiles(classes) == (1.0, 1.0)
+
+
+def test_a_lead_is_paired_over_tracks():
+    """Two predictors that err on nearly the same tracks: a naive loop that draws tracks for both at once agrees."""
+    truth = torch.arange(200) % 2
+    score = torch.nn.functional.one_hot(truth, 2).T.float()  # (2, 200), right everywhere
+    one, other = score.clone(), score.clone()
+    one[:, :60] = one[:, :60].flip(0)
+    other[:, :70] = other[:, :70].flip(0)
+    rows = [
+        {"test": {"accuracy": right}, "draws": resampled(stacked.accuracy, each, truth, draws=2000, seed=5).tolist()}
+        for right, each in ((0.70, one), (0.65, other))
+    ]
+    add_leads(rows, rows[0], "accuracy")
+    assert "lead" not in rows[0]
+    random = np.random.default_rng(0)
+    right = np.stack([(each.argmax(0) == truth).numpy() for each in (one, other)])
+    apart = [np.subtract(*right[:, random.integers(0, 200, 200)].mean(1)) for _ in range(2000)]
+    low, high = np.quantile(apart, [0.025, 0.975])
+    lead = rows[1]["lead"]
+    assert (lead["value"], lead["low"], lead["high"]) == pytest.approx((0.05, low, high), abs=0.006)
+    assert lead["low"] > 0, "unpaired, the two intervals overlap"
 
 
 def test_tails():

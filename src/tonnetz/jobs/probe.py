@@ -28,6 +28,7 @@ from tonnetz.probing.deform import deformation
 from tonnetz.probing.features import EMBEDDING, Features, concatenated, extract, handcrafted, read_folder, summable
 from tonnetz.probing.goal import Goal
 from tonnetz.probing.grid import Probe, Protocol, expand
+from tonnetz.probing.lead import add_leads, best
 from tonnetz.probing.search import Settings, Units, judged, search
 from tonnetz.probing.targets import constant, fraction_of, targets
 from tonnetz.progress import progress_bar
@@ -63,6 +64,7 @@ def run(cfg: DictConfig, run: Run) -> float | None:
     rows: list[Row] = []
     kinds = list(features_of(cfg, subject or given, data, frames, preset, device))
     for fraction in cfg.job.fractions:
+        part: list[Row] = []
         keep = fraction_of(values["train"], fraction, cfg.seed)
         for features, others in kinds:
             with progress_bar(f"probing {features.name}") as advance:
@@ -71,9 +73,12 @@ def run(cfg: DictConfig, run: Run) -> float | None:
                     others=others,
                 )
             taught = {"transductive": known["seen"]["test"]} if known and features.name.startswith("model") else {}
-            rows.append({"fraction": fraction, "examples": len(keep), **row, **taught})
+            part.append({"fraction": fraction, "examples": len(keep), **row, **taught})
         if "constant" in cfg.job.baselines:
-            rows.append({"fraction": fraction, "examples": len(keep), **constant_row(goal, values, units, keep)})
+            row = constant_row(goal, values, units, keep, settings)
+            part.append({"fraction": fraction, "examples": len(keep), **row})
+        add_leads(part, best(subjects(part)), goal.monitor)
+        rows += part
     facts: dict[str, Any] = {"preset": cfg.job.preset, "protocol": asdict(protocol), "axes": preset["axes"]}
     facts |= {"settings": asdict(settings), "target": target, "goal": asdict(goal), "seed": cfg.seed}
     facts |= {"checkpoint": str(cfg.ckpt) if subject else None, "data": summary(data), "tail": cfg.job.tail}
@@ -86,8 +91,12 @@ def run(cfg: DictConfig, run: Run) -> float | None:
     facts["left_out"] = lost
     write_results(run.folder, facts, rows)
     run.facts["probe"] = {row["features"]: row["test"] for row in rows}
-    own = [row["valid"] for row in rows if row["features"].startswith("model")]
-    return float(max(own, default=rows[0]["valid"]))  # of the tap that validation would choose; sweeps select on it
+    return float(best(subjects(rows))["valid"])  # of the tap that validation would choose; sweeps select on it
+
+
+def subjects(rows: Sequence[Row]) -> list[Row]:
+    """The rows that are no baselines."""
+    return [row for row in rows if not row["features"].startswith(BASELINES)]
 
 
 def read_preset(job: DictConfig) -> dict[str, Any]:
@@ -299,19 +308,16 @@ def encoder_features(
     return found
 
 
-def constant_row(goal: Goal, values: Mapping[str, Tensor], units: Units, keep: Tensor) -> Row:
+def constant_row(goal: Goal, values: Mapping[str, Tensor], units: Units, keep: Tensor, settings: Settings) -> Row:
     """The predictor that knows the training labels and hears nothing."""
-    found: Row = {"features": "constant", "dimensions": 0}
-    for split in ("valid", "test"):
+
+    def answer(split: str) -> tuple[Tensor, Tensor]:
         names, index = units[split].unique(return_inverse=True)
         first = torch.full((len(names),), len(index)).scatter_reduce(0, index, torch.arange(len(index)), "amin")
-        truth = values[split][..., first]
-        found |= judged(goal, constant(goal, values["train"][..., keep], len(names)), truth) | (
-            {"valid": goal.metrics(constant(goal, values["train"][..., keep], len(names)), truth)[goal.monitor]}
-            if split == "valid"
-            else {}
-        )
-    return found
+        return constant(goal, values["train"][..., keep], len(names)), values[split][..., first]
+
+    valid = goal.metrics(*answer("valid"))[goal.monitor]
+    return {"features": "constant", "dimensions": 0, "valid": valid, **judged(goal, *answer("test"), settings)}
 
 
 def write_results(folder: Path, facts: dict[str, Any], rows: Sequence[Row]) -> None:
@@ -369,6 +375,8 @@ def flat(row: Row, metric: str) -> dict[str, Any]:
     low, high = row.get("interval", (None, None))
     cells: dict[str, Any] = {"features": name_of(row), "dimensions": row["dimensions"], "examples": row["examples"]}
     cells |= {"valid": row["valid"], **row["test"], "low": low, "high": high}
+    lead = row.get("lead") or dict.fromkeys(("value", "low", "high"))
+    cells |= {"lead": lead["value"], "lead_low": lead["low"], "lead_high": lead["high"]}
     cells |= {"seeds_mean": seeds["mean"] if seeds else None, "seeds_std": seeds["std"] if seeds else None}
     layers = "x".join(map(str, winner["hidden"])) or "linear" if winner else None
     cells["winner"] = f"{layers} lr {winner['lr']:g}" if winner else None
@@ -384,6 +392,8 @@ def brief(rows: Sequence[Mapping[str, Any]], metric: str, deformed: bool = True)
     for row in rows:
         line = {"features": row["features"], metric: row[metric]}
         line["95 %"] = f"{row['low']:.3f}-{row['high']:.3f}" if row["low"] is not None else None
+        lead = row["lead"]
+        line["lead"] = None if lead is None else f"{lead:.3f} ({row['lead_low']:.3f} to {row['lead_high']:.3f})"
         line["seeds"] = f"{row['seeds_mean']:.3f}±{row['seeds_std']:.3f}" if row["seeds_mean"] is not None else None
         line |= {"valid": row["valid"], "dim": row["dimensions"]}
         names = list(row)

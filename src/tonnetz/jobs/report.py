@@ -11,8 +11,9 @@ from omegaconf import DictConfig
 from tonnetz import figures
 from tonnetz.atomic import replacing
 from tonnetz.errors import UserError
-from tonnetz.jobs.probe import BASELINES, brief, caption, flat, markdown, name_of, score_bars, show_all
+from tonnetz.jobs.probe import BASELINES, brief, caption, flat, markdown, name_of, score_bars, show_all, subjects
 from tonnetz.manifest import Run, write_csv, write_json
+from tonnetz.probing.lead import add_leads, best
 
 FACTS = ("preset", "protocol", "target", "seed", "split", "data", "checkpoint", "transductive", "pretraining")
 SAME = ("target", "goal", "split")  # what results must share to stand in one table
@@ -30,6 +31,7 @@ def run(cfg: DictConfig, run: Run) -> None:
     for name, row in rows.items():
         if metric not in row["test"]:
             raise UserError(f"job.metric={metric}: {name} has {', '.join(row['test'])}")
+    compare(results, rows, metric)
     first = {**first, "transductive": any(result.get("transductive") for result in results.values())}
     facts = {name: {key: result[key] for key in FACTS if key in result} for name, result in results.items()}
     table = [flat(row, metric) | {"features": name} for name, row in rows.items()]
@@ -60,6 +62,16 @@ def check(first: dict[str, Any], other: dict[str, Any], a: str, b: str) -> None:
         raise UserError(f"job.runs: {a} and {b} were judged on other data ({mark[0]} and {mark[1]}); report them apart")
     if first["preset"] != other["preset"] or first["axes"] != other["axes"]:
         raise UserError(f"job.runs: {a} and {b} searched other configurations; probe both with one preset")
+
+
+def compare(results: dict[str, dict[str, Any]], rows: dict[str, dict[str, Any]], metric: str) -> None:
+    """Put by how much the first run's model leads, where all runs drew the same test tracks for their intervals."""
+    first, *others = results.values()
+    for row in rows.values():
+        row.pop("lead", None)
+    if metric == first["goal"]["monitor"] and all(other["seed"] == first["seed"] for other in others):
+        own = best([row for row in subjects(first["rows"]) if row["fraction"] == 1] or subjects(first["rows"]))
+        add_leads(list(rows.values()), own, metric)
 
 
 def joined(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -50,33 +50,32 @@ def interval(
         drawn = torch.randint(groups, (size, groups), generator=generator).to(flat.device)
         times = flat.new_zeros(size, groups).scatter_add(1, drawn, flat.new_ones(size, groups))  # (R, G)
         values.append(statistic((times @ flat).view(size, *counts.shape[1:])))  # (R,)
-    tails = flat.new_tensor([(1 - level) / 2, (1 + level) / 2])
-    low, high = torch.cat(values).nanquantile(tails).tolist()
-    return low, high
+    return percentiles(torch.cat(values), level)
 
 
 def resampled(
-    metric: Callable[[Tensor, Tensor], Tensor],
-    score: Tensor,
-    target: Tensor,
-    draws: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile interval (low, high) of any metric over tracks drawn with replacement.
+    metric: Callable[[Tensor, Tensor], Tensor], score: Tensor, target: Tensor, draws: int = 1000, seed: int = 0
+) -> Tensor:
+    """Values (R,) of any metric over tracks drawn with replacement.
 
     `score` is (K, N), `target` (N,) or (K, N), tracks last; `metric` maps stacks (R, K, N) and (R, N) or (R, K, N) to
-    (R,), so all draws of a block are judged at once. Raises UserError without a track.
+    (R,), so all draws of a block are judged at once. Scores of one shape are given the same draws by one seed: the
+    difference of two such results is that of a paired bootstrap. Raises UserError without a track.
     """
     tracks = score.shape[-1]
-    if not tracks or draws < 1 or not 0 < level < 1:
-        raise UserError(f"bootstrap: {tracks} tracks, {draws} draws, level {level} give no interval; need 1, 1, 0 to 1")
+    if not tracks or draws < 1:
+        raise UserError(f"bootstrap: {tracks} tracks and {draws} draws give no interval; need 1 or more of both")
     generator = torch.Generator().manual_seed(seed)
     block = max(1, CHUNK // 4 // score.numel())
     values = []
     for begin in range(0, draws, block):
         drawn = torch.randint(tracks, (min(block, draws - begin), tracks), generator=generator).to(score.device)
         values.append(metric(score[:, drawn].movedim(0, 1), target[..., drawn].movedim(-2, 0)))  # (R,)
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = torch.cat(values).double().cpu().nanquantile(tails).tolist()
+    return torch.cat(values).double().cpu()
+
+
+def percentiles(values: Tensor, level: float = 0.95) -> tuple[float, float]:
+    """The interval (low, high) that holds a share `level` of values (R,), as much being left out on either side."""
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64, device=values.device)
+    low, high = values.double().nanquantile(tails).tolist()
     return low, high

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tonnetz.atomic import replacing
 from tonnetz.errors import UserError
-from tonnetz.metrics.bootstrap import resampled
+from tonnetz.metrics.bootstrap import percentiles, resampled
 from tonnetz.probing.features import Features, mark_of
 from tonnetz.probing.goal import Goal
 from tonnetz.probing.grid import Probe, Protocol, groups
@@ -176,9 +176,7 @@ def _judge(
     unit = torch.arange(len(test.x)) if test.unit is None else test.unit
     outputs, count = best.outputs(0, test.x)[None], test.target.shape[-1]  # (1, K, M)
     score = goal.join(outputs, unit, count, rule)[0]  # (K, N)
-    found = judged(goal, score, test.target)
-    if settings.draws:
-        found["interval"] = resampled(goal.value, score, test.target, settings.draws, seed=settings.seed)
+    found = judged(goal, score, test.target, settings)
     if len(settings.rules) > 1:  # beside the one that validation chose
         joined = {name: goal.join(outputs, unit, count, name)[0] for name in settings.rules}
         found["rules"] = {name: goal.metrics(each, test.target) for name, each in joined.items()}
@@ -187,9 +185,13 @@ def _judge(
     return found
 
 
-def judged(goal: Goal, score: Tensor, target: Tensor) -> dict[str, Any]:
-    """Metrics of scores (K, N), and the classes that they leave out."""
-    return {"test": goal.metrics(score, target), "undefined": goal.undefined(target)}
+def judged(goal: Goal, score: Tensor, target: Tensor, settings: Settings) -> dict[str, Any]:
+    """Metrics of scores (K, N), the classes that they leave out, and the bootstrap of what chooses."""
+    found: dict[str, Any] = {"test": goal.metrics(score, target), "undefined": goal.undefined(target)}
+    if settings.draws:
+        draws = resampled(goal.value, score, target, settings.draws, seed=settings.seed)
+        found |= {"interval": percentiles(draws), "draws": draws.tolist()}
+    return found
 
 
 def _kept(path: Path, probes: Sequence[Probe], make: Callable[[], Fitted]) -> tuple[dict[str, Any], Fitted]:
