@@ -73,6 +73,30 @@ def test_mistakes_are_named(columns, target, words, message):
         targets(frames(**columns), target, **words)
 
 
+def test_numbers_become_classes_of_equal_size():
+    numbers = [1.0, 4.0, 2.0, 3.0, 0.0, 1.5, 2.4, None, 2.5, 2.6, 9.0, 3.0]
+    goal, values = targets(frames(number=numbers), "number", bins=2)
+    assert (goal.kind, goal.names) == ("classes", ("..2.5", "2.5.."))  # 2.5 is the median of training
+    assert values["train"].tolist() == [0, 1, 0, 1]
+    assert values["valid"].tolist() == [0, 0, 0, -1]
+    assert values["test"].tolist() == [1, 1, 1, 1]
+    with pytest.raises(UserError, match="too few different values"):
+        targets(frames(number=[1.0] * 12), "number", bins=2)
+    with pytest.raises(UserError, match="one column of numbers"):
+        targets(frames(number=numbers), ["number", "number"], bins=2)
+
+
+def test_classes_that_training_lacks_can_be_left_out(capsys):
+    whole = frames(word=["x", "y", "x", "y", "x", "z", "y", "y", "w", "y", "z", None])
+    goal, values = targets(whole, "word", unseen="drop")
+    assert goal.names == ("x", "y")
+    assert values["valid"].tolist() == [0, -1, 1, 1]
+    assert values["test"].tolist() == [-1, 1, -1, -1]
+    assert "2 of 4 test tracks left out, word: w, z" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"job\.unseen=skip"):
+        targets(whole, "word", unseen="skip")
+
+
 def test_the_constant_predictor_says_what_pays():
     goal = Goal("classes", ("a", "b", "c"))
     train = torch.tensor([2, 2, 1, -1, -1, -1, -1])

@@ -55,7 +55,7 @@ def run(cfg: DictConfig, run: Run) -> float | None:
     subject, data, given, lost = find_subject(cfg, run.folder)
     frames = {split: data.split(split) for split in SPLITS}
     target = cfg.job.target if isinstance(cfg.job.target, str) else list(cfg.job.target)
-    goal, values = targets(frames, target, cfg.job.kind, cfg.job.metric)
+    goal, values = targets(frames, target, cfg.job.kind, cfg.job.metric, cfg.job.bins, cfg.job.unseen)
     rules = tuple(preset["aggregate"])
     goal.check(rules)
     settings = Settings(preset["train"], rules, cfg.job.seeds, cfg.seed, cfg.job.draws, str(device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -18,7 +19,12 @@ Frames = Mapping[str, pl.DataFrame]  # split -> its tracks
 
 
 def targets(
-    frames: Frames, target: str | Sequence[str], kind: str | None = None, metric: str | None = None
+    frames: Frames,
+    target: str | Sequence[str],
+    kind: str | None = None,
+    metric: str | None = None,
+    bins: int | None = None,
+    unseen: str = "fail",
 ) -> tuple[Goal, dict[str, Tensor]]:
     """The goal, and the target of every track by split: (N,), or (K, N) of labels and numbers.
 
@@ -28,19 +34,26 @@ def targets(
         kind: multilabel, classes, key or number; null finds out: labels are multilabel when a track has another number
             than one, a column of fractions is number, any other classes.
         metric: that chooses; null takes the kind's first.
+        bins: numbers become so many classes, of equal size in training.
+        unseen: what becomes of classes without a training track: ``fail``, or ``drop`` leaves their tracks out.
     """
+    if unseen not in ("fail", "drop"):
+        raise UserError(f"job.unseen={unseen}: known are fail and drop")
     columns = [target] if isinstance(target, str) else list(target)
     for name in columns:
         known = next(iter(frames.values())).columns
         if name not in known:
             raise UserError(f"job.target={name}: the track table has no such column{suggest(name, known)}")
+    if bins is not None:
+        names, values = _binned(frames, columns, bins)
+        return Goal(kind or "classes", names, metric or ""), values
     kind = kind or _guess(frames, columns)
     if kind == "multilabel":
         names, values = _multilabel(frames, columns)
     elif kind == "number":
         names, values = tuple(columns), _numbers(frames, columns)
     else:
-        names, values = _classes(frames, columns, kind)
+        names, values = _classes(frames, columns, kind, unseen)
     return Goal(kind, names, metric or ""), values
 
 
@@ -64,19 +77,36 @@ def _multilabel(frames: Frames, columns: list[str]) -> tuple[tuple[str, ...], di
 
 def _numbers(frames: Frames, columns: list[str]) -> dict[str, Tensor]:
     """Numbers (K, N), scaled by mean and deviation of the training tracks."""
-    found = {}
-    for split, frame in frames.items():
-        for name in columns:
-            if not (frame[name].dtype.is_numeric() or frame[name].dtype == pl.Null):
-                raise UserError(f"job.target={name}: holds {frame[name].dtype}, no numbers; set job.kind=classes")
-        found[split] = np.stack([frame[name].cast(pl.Float64).to_numpy() for name in columns])
+    found = {split: _columns(frame, columns) for split, frame in frames.items()}
     mean, std = np.nanmean(found["train"], 1, keepdims=True), np.nanstd(found["train"], 1, keepdims=True)
     if not (std > 0).all():
         raise UserError(f"job.target={columns[int((std[:, 0] > 0).argmin())]}: is the same for all training tracks")
     return {split: torch.from_numpy((value - mean) / std).float() for split, value in found.items()}
 
 
-def _classes(frames: Frames, columns: list[str], kind: str) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+def _columns(frame: pl.DataFrame, columns: list[str]) -> np.ndarray:
+    """Columns of numbers (K, N), NaN where unknown. Raises UserError for words."""
+    for name in columns:
+        if not (frame[name].dtype.is_numeric() or frame[name].dtype == pl.Null):
+            raise UserError(f"job.target={name}: holds {frame[name].dtype}, no numbers; set job.kind=classes")
+    return np.stack([frame[name].cast(pl.Float64).to_numpy() for name in columns])
+
+
+def _binned(frames: Frames, columns: list[str], bins: int) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Classes (N,) of a number, cut where training falls into `bins` parts of equal size; -1 where unknown."""
+    if len(columns) != 1 or columns == ["labels"] or bins < 2:
+        raise UserError(f"job.bins={bins}: needs one column of numbers as job.target, and 2 or more")
+    found = {split: _columns(frame, columns)[0] for split, frame in frames.items()}
+    edges = np.nanquantile(found["train"], np.arange(1, bins) / bins)
+    ends = ["", *(f"{edge:.4g}" for edge in edges), ""]
+    names = tuple(f"{low}..{high}" for low, high in pairwise(ends))
+    number = {split: np.where(np.isnan(x), -1, np.searchsorted(edges, x, side="right")) for split, x in found.items()}
+    if len(set(number["train"][number["train"] >= 0])) < bins:
+        raise UserError(f"job.bins={bins}: {columns[0]} has too few different values; take fewer")
+    return names, {split: torch.from_numpy(value).long() for split, value in number.items()}
+
+
+def _classes(frames: Frames, columns: list[str], kind: str, unseen: str) -> tuple[tuple[str, ...], dict[str, Tensor]]:
     """Class numbers (N,), -1 where a track has none. Raises UserError for a class without a training track."""
     (column,) = columns
     texts = {split: _texts(frame, column) for split, frame in frames.items()}
@@ -87,15 +117,32 @@ def _classes(frames: Frames, columns: list[str], kind: str) -> tuple[tuple[str, 
         names = tuple(sorted({name for found in texts.values() for name in found if name is not None}, key=_natural))
         numbers = {name: i for i, name in enumerate(names)}
         taught = set(texts["train"])
+        if unseen == "drop":
+            names = _without_strangers(column, names, texts)
+            numbers = {name: i for i, name in enumerate(names)}
         lost = next((name for name in names if name not in taught), None)
         if lost is not None or len(names) < 2:
             reason = "has no training track" if lost is not None else "is the only class"
             raise UserError(
-                f"job.target={column}: class '{lost or names[:1]}' {reason}; choose another target or split"
+                f"job.target={column}: class '{lost or ''.join(names)}' {reason}; choose another target or "
+                "split, or leave such tracks out with job.unseen=drop"
             )
     return names, {
-        split: torch.tensor([-1 if n is None else numbers[n] for n in found]) for split, found in texts.items()
+        split: torch.tensor([-1 if n is None else numbers.get(n, -1) for n in found]) for split, found in texts.items()
     }
+
+
+def _without_strangers(column: str, names: tuple[str, ...], texts: Mapping[str, list[str | None]]) -> tuple[str, ...]:
+    """The classes that training has; says how many tracks of the others are left out."""
+    taught = set(texts["train"])
+    lost = [name for name in names if name not in taught]
+    for split in ("valid", "test"):
+        count = sum(name in lost for name in texts[split])
+        if count:
+            print(
+                f"job.unseen=drop: {count} of {len(texts[split])} {split} tracks left out, {column}: {', '.join(lost)}"
+            )
+    return tuple(name for name in names if name in taught)
 
 
 def _texts(frame: pl.DataFrame, column: str) -> list[str | None]:
