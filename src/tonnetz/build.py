@@ -166,8 +166,9 @@ def _source(source: str | dict[str, Any] | DictConfig) -> Corpus:
     else:
         keys = dict(source if isinstance(source, dict) else cast(dict[str, Any], OmegaConf.to_container(source)))
         if "name" not in keys:
-            raise UserError(f"data.sources: {keys} has no name; give name, root and optionally split")
+            raise UserError(f"data.sources: {keys} has no name; give name, root and optionally only, split")
         name, root = keys.pop("name"), keys.pop("root", None)
+    only = keys.pop("only", None)
     folder = config_folder() / "data"
     path = folder / f"{name}.yaml"
     if not path.exists():
@@ -176,7 +177,9 @@ def _source(source: str | dict[str, Any] | DictConfig) -> Corpus:
     assert isinstance(node, DictConfig)
     split = keys.pop("split", None)
     node.corpus.update(keys)
-    return _corpus(node, root, split)
+    corpus = _corpus(node, root, split)
+    corpus.only = only
+    return corpus
 
 
 def build_task(cfg: DictConfig, frontend: Any, spec: DataSpec) -> Task:

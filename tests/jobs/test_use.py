@@ -234,3 +234,26 @@ def test_several_sources(cli, corpus, tmp_path):
     assert (
         done.json("manifest.json")["data"]["tracks"]["test"] == 4
     )  # the second corpus is the test; none is carved out
+
+
+def test_one_split_of_a_further_source(cli, corpus, tmp_path):
+    """`only` takes a split that the other corpus has, so its test tracks stay out of a training set."""
+    from tests.conftest import SMALL
+
+    (tmp_path / "more").mkdir()
+    lines = ["file,labels,split"]
+    for i, split in enumerate(["train", "train", "train", "test"]):
+        soundfile.write(tmp_path / "more" / f"{i}.wav", tone("sine", 900 + i), RATE)
+        lines.append(f"{i}.wav,sine,{split}")
+    (tmp_path / "more" / "list.csv").write_text("\n".join(lines))
+    source = f"name: csv, root: {tmp_path / 'more' / 'list.csv'}"
+    done = cli("data=folder", f"data.root={corpus}", f"data.sources=[{{{source}, only: train}}]", *SMALL)
+    assert done.status == 0, done.err
+    table = done.json("manifest.json")["data"]["tracks"]
+    alone = cli("data=folder", f"data.root={corpus}", *SMALL, run="alone").json("manifest.json")["data"]["tracks"]
+    assert table["train"] == alone["train"] + 3
+    assert table["test"] == alone["test"]  # that of the folder, by chance as ever
+    refused = cli("data=folder", f"data.root={corpus}", f"data.sources=[{{{source}, only: valid}}]", *SMALL, run="none")
+    assert refused.status == 2
+    assert "only=valid" in refused.err
+    assert "no such split (but test, train)" in refused.err

@@ -39,14 +39,27 @@ def prepare(
         corpus.fetch(advance)
         rows = table(corpus.tracks())
     if isinstance(corpus, Prepared):
-        return _at_rate(rows, corpus, sample_rate)
+        return _of_split(_at_rate(rows, corpus, sample_rate), corpus)
     home = Path(folder) / corpus.key
     sources = rows["path"].unique(maintain_order=True).to_list()
     facts, bad = _decode_all(corpus.name, sources, home, sample_rate, workers or os.cpu_count() or 1)
     _report(home, bad, len(sources), on_error)
     frame = _locate(rows, facts, sample_rate)
     write_table(frame.with_columns(pl.lit(sample_rate).alias("sample_rate")), home / "tracks.jsonl")
-    return frame.with_columns(pl.lit(corpus.key).alias("corpus"))
+    return _of_split(frame.with_columns(pl.lit(corpus.key).alias("corpus")), corpus)
+
+
+def _of_split(frame: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
+    """The tracks that are asked for, by the split that the corpus itself gives them."""
+    if corpus.only is None:
+        return frame
+    chosen = frame.filter(pl.col("split") == corpus.only)
+    if not chosen.height:
+        have = ", ".join(sorted(set(frame["split"].drop_nulls()))) or "none"
+        raise UserError(
+            f"{corpus.root}: only={corpus.only}: {corpus.name} has no such split of its own (it has {have})"
+        )
+    return chosen
 
 
 def _at_rate(rows: pl.DataFrame, corpus: Prepared, sample_rate: int) -> pl.DataFrame:

@@ -26,7 +26,8 @@ class Corpus(ABC):
     name: ClassVar[str]
     multilabel: bool = False  # whether a track may carry several labels, or none of them
     coverage: dict[str, Any] | None = None  # of what a corpus lists, how much is there: set by `tracks`
-    free: ClassVar[frozenset[str]] = frozenset(["split", "coverage"])  # attributes that change no audio
+    only: str | None = None  # of its own splits, the one to take: set where the corpus is one of several
+    free: ClassVar[frozenset[str]] = frozenset(["split", "only", "coverage"])  # attributes that change no audio
 
     def __init__(self, root: str | Path, *, split: str | None = None) -> None:
         self.root = Path(root).expanduser()
