@@ -256,4 +256,4 @@ def test_one_split_of_a_further_source(cli, corpus, tmp_path):
     refused = cli("data=folder", f"data.root={corpus}", f"data.sources=[{{{source}, only: valid}}]", *SMALL, run="none")
     assert refused.status == 2
     assert "only=valid" in refused.err
-    assert "no such split (but test, train)" in refused.err
+    assert "no such split of its own (it has test, train)" in refused.err
