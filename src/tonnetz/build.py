@@ -277,9 +277,10 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(bare, resolve=True, throw_on_missing=False))
 
 
-def restore(cfg: DictConfig, overrides: list[str]) -> tuple[Experiment, Path]:
+def restore(cfg: DictConfig, overrides: list[str], judge: bool = False) -> tuple[Experiment, Path]:
     """Rebuild the experiment of ``cfg.ckpt``. The command line may change what its weights do not depend on.
 
+    To `judge` it on another corpus, that is split by class where the checkpoint's own was.
     Raises UserError for a checkpoint that is missing, foreign or unsafe, and for an override it cannot obey.
     """
     if not cfg.ckpt:
@@ -288,7 +289,7 @@ def restore(cfg: DictConfig, overrides: list[str]) -> tuple[Experiment, Path]:
     checkpoint = load_checkpoint(path)
     stored = OmegaConf.create(checkpoint["tonnetz"]["config"])
     _check_targets(stored, path)
-    merged = merge_overrides(stored, cfg, overrides)
+    merged = merge_overrides(stored, cfg, overrides, judge)
     if "pretrained" in merged.model:
         merged.model.pretrained = False  # the weights are in the checkpoint
     spec = DataSpec.from_dict(checkpoint["tonnetz"]["spec"])
@@ -306,7 +307,7 @@ def restore(cfg: DictConfig, overrides: list[str]) -> tuple[Experiment, Path]:
         task.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
         raise UserError(f"{path}: does not fit this version of the task ({_reason(error)}); train it anew") from None
-    task.payload |= _learned(checkpoint)
+    task.payload |= _learned(checkpoint) | {"selected_on": _selected_on(checkpoint)}
     data.plan = task.placed(data.plan)
     task.data = data
     return Experiment(merged, data, task.eval()), path
@@ -315,6 +316,13 @@ def restore(cfg: DictConfig, overrides: list[str]) -> tuple[Experiment, Path]:
 def _learned(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """What the checkpoint's task was trained on, where it says (`tonnetz.learned`)."""
     return {key: value for key, value in checkpoint["tonnetz"].items() if key == "learned"}
+
+
+def _selected_on(checkpoint: dict[str, Any]) -> str | None:
+    """The split that chose the checkpoint; an old one tells which was asked to, by its config."""
+    told = checkpoint["tonnetz"]
+    split: str | None = told["selected_on"] if "selected_on" in told else told["config"]["data"].get("select")
+    return split
 
 
 @contextmanager
@@ -335,7 +343,7 @@ def _reason(error: RuntimeError) -> str:
     return " ".join(str(error).split()).partition(": ")[2][:150]
 
 
-def merge_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) -> DictConfig:
+def merge_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str], judge: bool = False) -> DictConfig:
     """The checkpoint's config with what the command line says about data, trainer, job and paths."""
     merged = stored.copy()
     for name in ("trainer", "job", "paths", "ckpt", "run"):
@@ -343,6 +351,8 @@ def merge_overrides(stored: DictConfig, cfg: DictConfig, overrides: list[str]) -
     chosen = dict(item.lstrip("+~").partition("=")[::2] for item in overrides)
     if "data" in chosen:
         merged.data = cfg.data
+        if judge and "data.split" not in chosen and stored.data.get("split") == "classes":
+            merged.data.split = "classes"  # a task of classes cannot be judged by another
     for key in chosen:
         group = key.split(".")[0].split("@")[0]
         if group in FROM_CHECKPOINT and not key.startswith(FREE):

@@ -16,7 +16,7 @@ import torch
 from tonnetz import tracks as track_table
 from tonnetz.alignment import Alignment
 from tonnetz.audio import read_prepared
-from tonnetz.data.classes import read_parts, split_classes, units
+from tonnetz.data.classes import CLASS, read_parts, split_classes, units
 from tonnetz.data.episodes import EpisodePlan
 from tonnetz.data.excerpts import Loader, Tracks, TrainExcerpts, Windows
 from tonnetz.data.labels import name_labels
@@ -231,6 +231,7 @@ class AudioData(L.LightningDataModule):
 
     def describe(self) -> DataSpec:
         """Describe the training split. Raises UserError when a class has no training track."""
+        self._check_group()
         splits = ["train"] if self.fold is None else ["train", "valid"]  # the same classes and groups in every fold
         train = self.table.filter(pl.col("split").is_in(splits))
         if not train.height:
@@ -258,6 +259,13 @@ class AudioData(L.LightningDataModule):
             tracks={name: int((self.table["split"] == name).sum()) for name in track_table.SPLITS},
             partition=self.partition,
         )
+
+    def _check_group(self) -> None:
+        """Raise UserError when the table lacks the column that the plan groups by."""
+        group = self.plan.group
+        if group is not None and group not in self.table.columns:
+            remedy = f"data.split=classes makes it (data.split={self.split_by})" if group == CLASS else "name another"
+            raise UserError(f"task.plan.group={group}: the tracks have no such column; {remedy}")
 
     def _marks(self, corpora: pl.Series) -> dict[str, str]:
         return track_table.corpus_marks(self.everything.filter(pl.col("corpus").is_in(corpora.implode())))
@@ -304,7 +312,8 @@ class AudioData(L.LightningDataModule):
         frame = self.split(name)
         if not frame.height:
             raise UserError(f"no tracks in the split '{name}'; see data.valid and data.test, or the corpus's own lists")
-        tracks = Tracks(frame, self._labels(frame), self.normalize, self._groups(frame, train), self.pool(name, train))
+        pool = self.pool(name, train) if train else None  # an evaluation draws its episodes when all is embedded
+        tracks = Tracks(frame, self._labels(frame), self.normalize, self._groups(frame, train), pool)
         store = self.features() if self.plan.source == "features" else None
         if train:
             return TrainExcerpts(tracks, self.plan, self.frontend, self.seed, self.batch_size, store, self._alignment())
@@ -334,6 +343,7 @@ class AudioData(L.LightningDataModule):
         """The rows of a split by class, for drawing episodes; null where the plan asks for none."""
         if not isinstance(self.plan, EpisodePlan):
             return None
+        self._check_group()
         frame = self.split(name)
         groups = self._groups(frame, train)
         assert groups is not None
@@ -402,8 +412,10 @@ class AudioData(L.LightningDataModule):
         return self._loader(name, lambda dataset: Chunks(len(dataset), self.batch_size, **ranks), most=most)
 
     def windows_of(self, frame: pl.DataFrame) -> Loader:
-        """Windows that cover some rows of the table, whatever their split; `row` counts them."""
+        """Windows that cover some rows of the table, whatever their split and group; `row` counts them."""
         data = copy(self)  # the same prepared audio and features, another choice of tracks
+        if self.plan.group not in (None, *frame.columns):  # a corpus of recordings has no classes
+            frame = frame.with_columns(pl.lit(None, pl.String).alias(str(self.plan.group)))
         data.given, data._table = self.spec, frame.with_columns(split=pl.lit("test"))
         return data.windows("test", alone=True)
 

@@ -40,8 +40,8 @@ def run(cfg: DictConfig, run: Run) -> None:
         batches = file_batches(experiment, table["path"].to_list(), experiment.data.plan, errors)
     else:
         parts = [experiment.data.split(name) for name in SPLITS]
-        table = pl.concat([part.select("id", "path", "split", "labels", "work") for part in parts])
-        batches = _corpus(experiment)
+        table = pl.concat(parts).select("id", "path", "split", "labels", "work")
+        batches = iter(experiment.data.windows_of(pl.concat(parts)))
     vectors, rows, starts = embed(experiment, batches, device, cfg.job.layer, len(table))
     table = table.with_row_index("row")
     if not cfg.job.windows:
@@ -69,17 +69,6 @@ def _check_layer(experiment: Experiment, layer: str | None) -> None:
     taps = experiment.task.encoder.backbone.taps
     if layer is not None and layer not in taps:
         raise UserError(f"job.layer={layer}: no such tap of this backbone{suggest(layer, taps)}")
-
-
-def _corpus(experiment: Experiment) -> Iterator[dict[str, Tensor]]:
-    """Windows of all splits one after the other; rows count on from split to split."""
-    first = 0
-    for name in SPLITS:
-        count = experiment.data.split(name).height
-        if count:
-            for batch in experiment.data.windows(name):
-                yield {**batch, "row": batch["row"] + first}
-        first += count
 
 
 def embed(

@@ -23,7 +23,7 @@ from tonnetz.report import show_scores, write_scores
 def run(cfg: DictConfig, run: Run) -> float:
     """Print and write the scores of ``cfg.ckpt``; its thresholds are used as they are."""
     quiet()
-    experiment, path = restore(cfg, list(HydraConfig.get().overrides.task))
+    experiment, path = restore(cfg, list(HydraConfig.get().overrides.task), judge=True)
     data, task, split = experiment.data, experiment.task, cfg.job.split
     known = ("train", "valid", "test", *data.sets)
     if split not in known:

@@ -157,6 +157,7 @@ class FewShot(Task):
         self.dropped = self._dropped(data, ("train", "valid", "test"))
         if data.split("valid").height:
             self._check_choice(data)
+        self.payload["selected_on"] = self._chosen_by(data.select)
 
     def _check_choice(self, data: Any) -> None:
         """Let a validation that could not be wrong choose nothing, as if it were not there."""
@@ -190,15 +191,16 @@ class FewShot(Task):
     def facts(self, data: Any) -> dict[str, Any]:
         """By which rules episodes were drawn, which classes they lack, and by what the checkpoint was chosen."""
         plan = data.plan
-        protocol = {"selected_on": self._chosen_by(data), "replacement": plan.replacement, "disjoint": plan.disjoint}
+        chosen = self._chosen_by(self.payload.get("selected_on"))  # not what this run's `data` says
+        protocol = {"selected_on": chosen, "replacement": plan.replacement, "disjoint": plan.disjoint}
         protocol |= {"insufficient": plan.insufficient, "dropped": self.dropped}
         return {"protocol": protocol | asdict(self.protocol)}
 
-    def _chosen_by(self, data: Any) -> str | None:
-        """The split by which the checkpoint was chosen; null where it had no tracks, or less than two classes."""
-        spec, split = self.spec, data.select
+    def _chosen_by(self, split: str | None) -> str | None:
+        """The split that was to choose the checkpoint; null where it had no tracks, or less than two classes."""
+        spec = self.spec
         classes = [name for name, place in spec.partition.items() if place == split]
-        nothing = spec.tracks and (not spec.tracks.get(split) or (spec.partition and len(classes) < 2))
+        nothing = spec.tracks and (not spec.tracks.get(split or NOTHING) or (spec.partition and len(classes) < 2))
         return None if nothing else split
 
     def on_validation_start(self) -> None:
@@ -392,10 +394,15 @@ class FewShot(Task):
         return {"taxonomy": outline(self.tree, self.spec.groups)} if self.tree else {}
 
     def baselines(self, data: Any) -> dict[str, dict[str, float]]:
-        """What chance, and SimpleShot on MFCC means and deviations (standardised on training clips), reach."""
+        """What chance, and SimpleShot on MFCC means and deviations (standardised on training clips), reach.
+
+        Another corpus may have no training clips; then there is no second row.
+        """
         found = self.outcome["test"]
         ladder, most = found["ladder"], self.protocol.settings[-1]
         rows = {"chance": chance(found["own"], ladder)}
+        if not data.split("train").height:
+            return rows
         known, asked = (self._mfcc(data, split) for split in ("train", self.tested))
         statistics = (asked - known.mean(0)) / known.std(0).clamp(min=1e-6)
         head = SimpleShot(normalize="l2")
