@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from tonnetz.errors import UserError
-from tonnetz.taxonomy import ALIASES, FOLDER, Taxonomy, packaged
+from tonnetz.taxonomy import Taxonomy
+from tonnetz.tree_files import ALIASES, FOLDER, packaged, slug
 
 # All labels of the corpora, as they are written there.
 LABELS = {
@@ -219,6 +220,7 @@ def test_every_label_of_a_corpus_resolves(tree, corpus):
 def test_every_alias_resolves_to_what_it_says(tree):
     tables = yaml.safe_load((FOLDER / ALIASES).read_text())
     groups = tables.pop("groups")
+    tables.pop("alt_parent")
     assert all(tree.resolve(name) == name for name in groups)
     for title, table in tables.items():
         for label, node in table.items():
@@ -317,6 +319,8 @@ def test_flat_list_is_a_tree(tmp_path):
         ("just words", "nothing at the top"),
         ("a: &a {b: *a}", "'b' contains itself; a taxonomy has no cycles"),
         ("a: [", "not valid YAML"),
+        ("'a ': [x]", "'a ' at the top has spaces around it"),
+        ("a: [x, ' y']", "' y' under 'a' has spaces around it"),
     ],
 )
 def test_bad_tree_is_one_line(tmp_path, text, message):
@@ -335,6 +339,11 @@ def test_bad_tree_is_one_line(tmp_path, text, message):
         ("groups: {g: [violin, harp]}", "groups.g means 'harp', not in the tree"),
         ("groups: {violin: [cello]}", "groups.violin must be a new name"),
         ("[a]", "must hold tables"),
+        ("like: hornbostel", "like: 'hornbostel' is no tree of the package; did you mean 'hornbostel_sachs'?"),
+        ("alt_parent: {violin: amplified}", "alt_parent.violin: must be a leaf or a new node below an inner node"),
+        ("alt_parent: {strings: strings}", "alt_parent.strings: must be a leaf or a new node below an inner node"),
+        ("alt_parent: {cello: violin}", "alt_parent.cello: must be a leaf or a new node below an inner node"),
+        ("alt_parent: {new: strings}\ngroups: {new: [violin]}", "groups.new must be a new name"),
     ],
 )
 def test_bad_aliases(tmp_path, text, message):
@@ -526,10 +535,11 @@ def test_tree_of_the_paper():
     }
 
 
-@pytest.mark.parametrize("name", [*packaged(), "scrambled:1", "random:1", "flat", "music_trees/random:2"])
+@pytest.mark.parametrize("name", [*packaged(), "alt", "scrambled:1", "random:1", "flat", "music_trees/random:2"])
 def test_every_alias_of_every_tree(name):
     tree = Taxonomy.load(name)
-    assert tree.depth == {"music_trees": 5, "music_trees/random:2": 5, "flat": 1}.get(name, 4)
+    depths = {"music_trees": 5, "music_trees/random:2": 5, "flat": 1, "origin": 3, "joint": 2, "ez": 2}
+    assert tree.depth == depths.get(name, 4)
     for corpus, table in tree.aliases.items():
         for label, node in table.items():
             assert tree.resolve(label, corpus or None) == node
@@ -557,3 +567,148 @@ def test_pruned(tree):
     small = tree.pruned(["violin", "saxophones", "alto_saxophone", "organs"])
     assert small.leaves() == ("violin", "alto_saxophone", "organs")
     assert small.ancestors("alto_saxophone") == ("saxophones", "reeds", "aerophones")
+
+
+# What a tree cannot name of the corpora's labels, and of the leaves of hornbostel_sachs.
+OUTSIDE = {"fx/processed sound", "Main System", "Unlabeled"}  # no instruments
+ELECTRONIC = {"sampler", "electronic organ"}
+MISSING = {
+    "ez": OUTSIDE,
+    "hornbostel_sachs": set(),
+    "joint": OUTSIDE | ELECTRONIC,
+    "origin": OUTSIDE,
+}
+NO_LEAF = ["main_system", "unlabeled", "fx_processed_sound"]
+NO_PLACE = ["electric_piano", "electronic_organ", "synthesizer", "theremin", "drum_machine", "sampler", "scratches"]
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_every_label_resolves_or_is_named_as_missing(tree, name):
+    found = Taxonomy.load(name)
+    for corpus in ("philharmonia", "medleydb", "tinysol", "irmas"):
+        lacking = {label for label in LABELS[corpus] if not found.knows(label, corpus)}
+        assert lacking == (MISSING[name] if corpus == "medleydb" else set()), corpus
+    leaves = [leaf for leaf in tree.leaves() if not found.knows(leaf)]
+    assert leaves == {"ez": NO_LEAF, "origin": NO_LEAF, "joint": NO_PLACE + NO_LEAF}.get(name, [])
+
+
+@pytest.mark.parametrize("name", packaged())
+def test_names_are_unique_without_spaces(name):
+    found = Taxonomy.load(name)
+    assert len({slug(node) for node in found.nodes}) == len(found.nodes)
+    assert all(node == node.strip() == slug(node) for node in found.nodes)
+
+
+def sizes(name):
+    found = Taxonomy.load(name)
+    tops = [node for node in found.nodes if found.parent(node) is None and node not in found.groups]
+    return found, {node: len(found.leaves(node)) for node in tops}
+
+
+def test_tree_of_origins():
+    """Continent, country, instrument; what has a leaf in the house tree has one here, and inner nodes are groups."""
+    found, tops = sizes("origin")
+    assert list(tops) == ["europe", "asia", "africa", "north_america", "south_america", "oceania", "everywhere"]
+    assert {len(found.ancestors(leaf)) for leaf in found.leaves()} == {2}
+    for leaf, country, continent in (
+        ("viola", "italy", "europe"),
+        ("theremin", "russia", "europe"),
+        ("guzheng", "china", "asia"),
+        ("surdo", "brazil", "south_america"),
+        ("banjo", "united_states", "north_america"),
+        ("djembe", "mali", "africa"),
+        ("choir", "voices", "everywhere"),
+    ):
+        assert found.ancestors(leaf) == (country, continent)
+    assert found.ancestors("saxophones") == ("belgium", "europe")  # a group of four from one country
+    assert found.ancestors("bowed_lutes") == ()  # of an erhu and a violin
+    assert found.resolve("sax", "irmas") == "saxophones"
+    assert found.resolve("cor anglais", "philharmonia") == "english_horn"
+
+
+def test_coarse_tree(tree):
+    """Three families; every finer instrument has its place among few, all electric guitars the same."""
+    found, tops = sizes("ez")
+    assert list(tops) == ["bowed_or_plucked", "blown_or_sung", "struck_or_pressed"]
+    assert len(found.leaves()) == sum(tops.values()) == 37
+    for label, leaf in (
+        ("alto saxophone", "saxophone"),
+        ("saxophones", "saxophone"),
+        ("distorted electric guitar", "electric_guitar"),
+        ("electric guitar", "electric_guitar"),
+        ("fiddle", "violin"),
+        ("hi-hat", "cymbals"),
+        ("contrabassoon", "bassoon"),
+        ("vibes", "mallets"),
+        ("pipe organ", "organ"),
+        ("hammond organ", "organ"),
+        ("male rapper", "speaker"),
+        ("drums", "drum_set"),
+    ):
+        assert found.resolve(label) == leaf, label
+    assert found.resolve("gel", "irmas") == "electric_guitar"
+    assert found.resolve("guitar", "philharmonia") == "guitar"
+    assert found.resolve("sheep's toenails", "philharmonia") == "small_percussion"
+    assert set(found.leaves("woodwinds")) == {"flute", "oboe", "bassoon", "clarinet", "saxophone"}
+    ways = {found.resolve(leaf) for leaf in tree.leaves() if found.knows(leaf)}
+    assert ways == set(found.leaves())  # none stands for nothing
+
+
+def test_tree_of_two_corpora(tree):
+    """Families of instruments as in the house tree; every name of Katunog is a leaf of its family."""
+    found, tops = sizes("joint")
+    assert list(tops) == ["chordophones", "aerophones", "idiophones", "membranophones", "voice"]
+    assert {len(found.ancestors(leaf)) for leaf in found.leaves()} == {1}
+    for leaf in found.leaves():
+        assert leaf not in tree.nodes or tree.family(leaf) == found.family(leaf)
+    names = tree.aliases["katunog"]
+    own = {found.resolve(label, "katunog") for label in names}
+    assert own <= set(found.leaves())
+    for label, node in names.items():
+        assert found.family(found.resolve(label, "katunog")) == tree.family(node), label
+    assert set(found.leaves()) - set(tree.leaves()) <= own  # each is the name of something in Katunog
+    for label in ("flute", "drum", "fiddle"):
+        assert found.resolve(label, "katunog") == f"native_{label}"
+    assert found.resolve("fiddle") == "violin"
+    assert found.resolve("Jew's harp", "katunog") == "jaw_harp"
+    assert found.resolve("flute", "nsynth") == "flutes"
+
+
+def test_own_tree_with_the_names_of_another(tmp_path):
+    path = write(tmp_path, "quiet: [recorder, guitars]\nloud: [trumpet, reed]\n")
+    (tmp_path / f"tree.{ALIASES}").write_text(
+        "like: hornbostel_sachs\ngeneral: {reeds: reed}\nphilharmonia: {tuba: trumpet}\n"
+    )
+    found = Taxonomy.load(path)
+    assert found.resolve("alto sax") == "reed"  # below reeds, by an alias
+    assert found.resolve("ukulele") == "guitars"  # below a node that the tree has
+    assert found.resolve("gac", "irmas") == found.resolve("electric guitar") == "guitars"
+    assert found.resolve("woodwinds") == "woodwinds"
+    assert set(found.leaves("woodwinds")) == {"recorder", "reed"}
+    assert found.ancestors("woodwinds") == ()
+    assert found.resolve("lip_vibrated") == "trumpet"  # the one thing that it is here
+    assert found.resolve("tuba", "philharmonia") == "trumpet"
+    assert not found.knows("tuba")
+    assert not found.knows("violin")
+
+
+def test_another_reading(tree):
+    """Electric strings among electrophones; nothing else moves, and every name still means the same instruments."""
+    other = Taxonomy.load("hornbostel_sachs/alt")
+    moved = {"clean_electric_guitar", "distorted_electric_guitar", "electric_bass"}
+    for leaf in tree.leaves():
+        expected = ("electroacoustic", "electrophones") if leaf in moved else tree.ancestors(leaf)
+        assert other.ancestors(leaf) == expected
+    for node in tree.nodes:
+        mine, theirs = (set(found.leaves(node)) for found in (tree, other))
+        gone = moved if node not in ("electrophones", *tree.groups, "bass_guitars", *moved) else set()
+        assert theirs == (mine | moved if node == "electrophones" else mine - gone), node
+    assert "bass_guitars" not in other.inner  # nothing is left below it
+    assert other.ancestors("electric_guitars") == ("electroacoustic", "electrophones")
+    assert other.family("bass") == ""
+    assert other.aliases == tree.aliases
+    assert Taxonomy.load("alt").leaves() == other.leaves()
+    control = Taxonomy.load("hornbostel_sachs/alt/scrambled:1")
+    assert len(control.leaves("electrophones")) == len(other.leaves("electrophones")) == 10
+    with pytest.raises(UserError, match=r"data\.taxonomy=music_trees/alt: has no other reading"):
+        Taxonomy.load("music_trees/alt")

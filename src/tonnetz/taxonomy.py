@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from tonnetz.errors import UserError, suggest
+from tonnetz.tree_files import SPECIAL, borrowed, check_aliases, find_tree, pop_like, read_yaml, sides, slug, walk
 
 if TYPE_CHECKING:
     import numpy as np
 
-FOLDER = Path(__file__).parent / "taxonomies"
-ALIASES = "aliases.yaml"  # lies beside trees: virtual groups, general aliases, tables of corpora; or NAME.aliases.yaml
 DEFAULT = "hornbostel_sachs"
-VARIANT = re.compile(r"(?:(?P<name>.+)/)?(?P<kind>flat|scrambled|random)(?::(?P<seed>.*))?")  # NAME/scrambled:3
+VARIANT = re.compile(r"(?:(?P<name>.+)/)?(?P<kind>flat|alt|scrambled|random)(?::(?P<seed>.*))?")  # NAME/scrambled:3
 
 
 class Taxonomy:
@@ -29,6 +26,7 @@ class Taxonomy:
             all of its members, and is no child of it.
         aliases: tables of other names: under "" those for every corpus, under a corpus's name its own.
         places: the node that a group hangs below instead (None: right under the root), for trees without meaning.
+        others: another parent of some leaves, for another reading of the tree; a new node comes before its children.
     """
 
     def __init__(
@@ -37,13 +35,14 @@ class Taxonomy:
         groups: Mapping[str, Sequence[str]] | None = None,
         aliases: Mapping[str, Mapping[str, str]] | None = None,
         places: Mapping[str, str | None] | None = None,
+        others: Mapping[str, str] | None = None,
     ) -> None:
         self.groups = {name: tuple(members) for name, members in (groups or {}).items()}
-        self.aliases = {corpus: {_slug(k): v for k, v in table.items()} for corpus, table in (aliases or {}).items()}
-        self.places = dict(places or {})
+        self.aliases = {corpus: {slug(k): v for k, v in table.items()} for corpus, table in (aliases or {}).items()}
+        self.places, self.others = dict(places or {}), dict(others or {})
         self.nodes = (*parents, *self.groups)
         self._parent = dict(parents)
-        self._slugs = {_slug(name): name for name in self.nodes}
+        self._slugs = {slug(name): name for name in self.nodes}
         above = set(parents.values())
         self.inner = tuple(name for name in parents if name in above)
         self._leaves = tuple(name for name in parents if name not in above)
@@ -53,24 +52,28 @@ class Taxonomy:
     def load(cls, name_or_path: str | Path) -> Taxonomy:
         """Load a tree of the package by name, or a YAML file: mappings hold inner nodes, lists hold leaves.
 
-        A file ``NAME.aliases.yaml`` or ``aliases.yaml`` beside the tree gives its groups and aliases. Controls are
-        made of a tree (hornbostel_sachs when none is named): ``NAME/scrambled:SEED``, ``NAME/random:SEED``, with
-        groups a level ``NAME/random:SEED:5x12x30``, see `scrambled` and `random`, and ``NAME/flat``. Raises UserError
-        for a tree that is missing, has cycles, repeated or empty names, and for aliases that point nowhere.
+        A file ``NAME.aliases.yaml`` or ``aliases.yaml`` beside the tree gives its groups and aliases; with ``like`` it
+        also takes the names of another tree of the package, see `borrowed`. Controls are made of a tree
+        (hornbostel_sachs when none is named): ``NAME/scrambled:SEED``, ``NAME/random:SEED``, with groups a level
+        ``NAME/random:SEED:5x12x30``, see `scrambled` and `random`, and ``NAME/flat``; ``NAME/alt`` is its other
+        reading, see `alternative`. Raises UserError for a tree that is missing, has cycles, repeated or empty names,
+        and for aliases that point nowhere.
         """
         variant = VARIANT.fullmatch(str(name_or_path))
         if variant and not Path(name_or_path).expanduser().is_file():
             return _variant(cls.load(variant["name"] or DEFAULT), variant["kind"], variant["seed"], name_or_path)
-        path = _find(name_or_path)
-        parents = dict(_walk(_read(path), path))
-        side = next((file for file in _sides(path) if file.is_file() and file != path), None)
-        tables = _read(side) if side else {}
+        path = find_tree(name_or_path)
+        parents = dict(walk(read_yaml(path), path))
+        side = next((file for file in sides(path) if file.is_file() and file != path), None)
+        tables = read_yaml(side) if side else {}
+        like = pop_like(tables, side) if side else None
         if side:
-            _check_aliases(tables, parents, side)
-        groups, places = tables.pop("groups", None), tables.pop("places", None)
-        return cls(
-            parents, groups, {"" if name == "general" else name: table for name, table in tables.items()}, places
-        )
+            check_aliases(tables, parents, side)
+        groups, places, others = (tables.pop(key, {}) for key in SPECIAL)
+        aliases = {"" if name == "general" else name: table for name, table in tables.items()}
+        if like:
+            groups, aliases = borrowed(cls.load(like), parents, groups, aliases)
+        return cls(parents, groups, aliases, places, others)
 
     @property
     def depth(self) -> int:
@@ -79,17 +82,17 @@ class Taxonomy:
 
     def resolve(self, label: str, corpus: str | None = None) -> str:
         """The node that a label means, in a corpus when named. Raises UserError with the nearest name."""
-        slug = _slug(label)
+        name = slug(label)
         for table in (self.aliases.get(corpus or "", {}), self._slugs, self.aliases.get("", {})):
-            if slug in table:
-                return table[slug]
+            if name in table:
+                return table[name]
         known = {*self._slugs, *self.aliases.get("", {}), *self.aliases.get(corpus or "", {})}
-        raise UserError(f"label '{label}' is not in the taxonomy{suggest(slug, known)}")
+        raise UserError(f"label '{label}' is not in the taxonomy{suggest(name, known)}")
 
     def knows(self, label: str, corpus: str | None = None) -> bool:
         """Whether a label means a node."""
-        slug = _slug(label)
-        return slug in self._slugs or any(slug in self.aliases.get(name or "", {}) for name in (corpus, ""))
+        name = slug(label)
+        return name in self._slugs or any(name in self.aliases.get(table or "", {}) for table in (corpus, ""))
 
     def resolve_all(self, labels: Sequence[str], key: str) -> list[str]:
         """The nodes that labels mean; a UserError names the configuration key that chose this tree."""
@@ -262,6 +265,19 @@ class Taxonomy:
         """The leaves right under the root; what were inner nodes become groups."""
         return self._replaced(dict.fromkeys(self._leaves))
 
+    def alternative(self) -> Taxonomy:
+        """The tree by its other reading: leaves with another parent (``alt_parent``) hang below that.
+
+        An inner node that loses all of its leaves becomes a group of them.
+        """
+        rest = {name: up for name, up in self._parent.items() if name not in {**self.groups, **self.others}}
+        parents: dict[str, str | None] = {**rest, **self.others}
+        empty: dict[str, tuple[str, ...]] = {}
+        while bare := [name for name in self.inner if name in parents and name not in parents.values()]:
+            empty |= {name: self.leaves(name) for name in bare}
+            parents = {name: up for name, up in parents.items() if name not in empty}
+        return Taxonomy(parents, self.groups | empty, self.aliases, self.places)
+
     def pruned(self, nodes: Sequence[str]) -> Taxonomy:
         """The tree above the given nodes, which are its leaves (where none lies below another); groups hang in it."""
         kept = {name for node in nodes for name in (node, *self.ancestors(node))}
@@ -271,7 +287,8 @@ class Taxonomy:
         """The groups and aliases as a file ``NAME.aliases.yaml`` holds them."""
         named = {name or "general": dict(table) for name, table in self.aliases.items()}
         groups = {"groups": {name: list(members) for name, members in self.groups.items()}} if self.groups else {}
-        return groups | ({"places": dict(self.places)} if self.places else {}) | named
+        special = {"places": dict(self.places), "alt_parent": dict(self.others)}
+        return groups | {key: table for key, table in special.items() if table} | named
 
     def tree(self) -> Any:
         """The tree as a YAML file holds it: mappings of inner nodes, lists of leaves.
@@ -314,11 +331,6 @@ class Taxonomy:
         return next((node for node in first if all(node in line for line in others)), None)
 
 
-def _slug(name: str) -> str:
-    """Lower case, without apostrophes, "_" for spaces, hyphens and slashes."""
-    return re.sub(r"[\s\-/_]+", "_", re.sub("['\u2019]", "", str(name)).strip().lower())
-
-
 def _hung(names: Sequence[str], above: Sequence[str | None], random: Any) -> dict[str, str | None]:
     """A random parent for each name; every parent has a child when there are enough."""
     first = random.permutation(len(names))
@@ -328,8 +340,10 @@ def _hung(names: Sequence[str], above: Sequence[str | None], random: Any) -> dic
 
 
 def _variant(tree: Taxonomy, kind: str, seed: str | None, name: str | Path) -> Taxonomy:
-    if kind == "flat":
-        return tree.flat()
+    if kind == "alt" and not tree.others:
+        raise UserError(f"data.taxonomy={name}: has no other reading; its file of aliases names no alt_parent")
+    if kind in ("flat", "alt"):
+        return tree.flat() if kind == "flat" else tree.alternative()
     number, _, sizes = (seed or "").partition(":")
     wrong = not number.isdecimal() or (
         sizes and (kind == "scrambled" or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", sizes))
@@ -340,88 +354,3 @@ def _variant(tree: Taxonomy, kind: str, seed: str | None, name: str | Path) -> T
     if kind == "scrambled":
         return tree.scrambled(int(number))
     return tree.random(int(number), [int(size) for size in sizes.split("x")] if sizes else None)
-
-
-def packaged() -> dict[str, Path]:
-    """The trees of the package, by name."""
-    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml")) if not path.name.endswith(ALIASES)}
-
-
-def _find(name_or_path: str | Path) -> Path:
-    known = packaged()
-    path = known.get(str(name_or_path), Path(name_or_path).expanduser())
-    if not path.is_file():
-        raise UserError(f"data.taxonomy={name_or_path}: no such taxonomy or file{suggest(str(name_or_path), known)}")
-    return path
-
-
-def _sides(path: Path) -> tuple[Path, Path]:
-    """Where the aliases of a tree may lie: its own first, then those of all trees in the folder."""
-    return path.with_name(f"{path.stem}.{ALIASES}"), path.with_name(ALIASES)
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a mapping that holds a key twice, which plain YAML loading would merge in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise UserError(f"'{key}' is in line {node.start_mark.line + 1} and following twice; remove one")
-        return super().construct_mapping(node, deep)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-
-
-def _walk(tree: Any, path: Path) -> Iterator[tuple[str, str | None]]:
-    """Yield (node, parent) from the top. Raises UserError for whatever is not a tree of unique names."""
-    seen: dict[str, str] = {}
-    open_branches: list[int] = []  # identities of the containers above: YAML anchors can make a branch its own child
-
-    def visit(branch: Any, parent: str | None) -> Iterator[tuple[str, str | None]]:
-        place = f"under '{parent}'" if parent else "at the top"
-        if not isinstance(branch, (dict, list)) or not branch:
-            raise UserError(f"{path}: nothing {place}; a mapping holds inner nodes, a list holds leaves")
-        if id(branch) in open_branches:
-            raise UserError(f"{path}: '{parent}' contains itself; a taxonomy has no cycles")
-        open_branches.append(id(branch))
-        for name in branch:
-            if not isinstance(name, str) or not _slug(name).strip("_"):
-                raise UserError(f"{path}: '{name}' {place} is not a name; give it letters, in quotes if need be")
-            if _slug(name) in seen:
-                twin = seen[_slug(name)]
-                raise UserError(f"{path}: '{name}' is there twice ({twin} and {place}); names must be unique")
-            seen[_slug(name)] = place
-            yield name, parent
-            if isinstance(branch, dict):
-                yield from visit(branch[name], name)
-        open_branches.pop()
-
-    return visit(tree, None)
-
-
-def _check_aliases(tables: Any, parents: Mapping[str, str | None], path: Path) -> None:
-    """Raises UserError for aliases that are no tables, or that name something outside the tree."""
-    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
-        raise UserError(f"{path}: must hold tables: groups, general, and one for each corpus")
-    groups = tables.get("groups", {})
-    for name, members in groups.items():
-        if name in parents or not isinstance(members, list) or not members:
-            raise UserError(f"{path}: groups.{name} must be a new name with a list of nodes")
-    targets = {**parents, **groups}
-    for title, table in tables.items():
-        for label, value in table.items():
-            if title == "places" and label in groups and value in (None, *parents):
-                continue
-            for target in value if title == "groups" else [value]:
-                if target not in (parents if title == "groups" else targets):
-                    raise UserError(
-                        f"{path}: {title}.{label} means '{target}', not in the tree{suggest(target, targets)}"
-                    )

@@ -16,8 +16,9 @@ import yaml
 
 from tonnetz.datasets.katunog import Katunog, clean, unpack
 from tonnetz.errors import UserError
-from tonnetz.taxonomy import FOLDER, Taxonomy
+from tonnetz.taxonomy import Taxonomy
 from tonnetz.tracks import table
+from tonnetz.tree_files import FOLDER
 
 
 def wav():

@@ -15,8 +15,9 @@ from tonnetz.atomic import replacing
 from tonnetz.errors import UserError
 from tonnetz.figures import save
 from tonnetz.manifest import Run, write_json
-from tonnetz.taxonomy import ALIASES, DEFAULT, Taxonomy, packaged
+from tonnetz.taxonomy import DEFAULT, Taxonomy
 from tonnetz.tree_figure import draw_tree
+from tonnetz.tree_files import ALIASES, packaged
 
 if TYPE_CHECKING:
     from rich.tree import Tree
