@@ -41,33 +41,46 @@ def episodes(count, ways, shots, queries, seed=0, ragged=True, dim=7):
 
 def distance(a, b, kind):
     if kind == "squared":
-        return float(((a - b) ** 2).sum())
+        return ((a - b) ** 2).sum()
     if kind == "cosine":
-        return 1 - float(a @ b / (a.norm() * b.norm()))
-    return math.sqrt(float(((a - b) ** 2).sum()))
+        return 1 - a @ b / (a.norm() * b.norm())
+    return ((a - b) ** 2).sum().sqrt()
 
 
 def mean(vectors):
     return sum(vectors) / len(vectors)
 
 
-def node_prototypes(leaves, supports, paths, height, aggregate):
+AGGREGATES = ["leaf_mean", "recursive", "support_mean", "size_weighted", "learned"]
+
+
+def node_prototypes(leaves, supports, paths, height, aggregate, power=0.5, attention=None):
     """Node id -> prototype at a height, by loops."""
     ids = sorted({p[height] for p in paths.values()})
     if height == 0:
         return leaves
-    if aggregate == "recursive":
-        below = node_prototypes(leaves, supports, paths, height - 1, aggregate)
+    if aggregate in ("recursive", "size_weighted"):
+        below = node_prototypes(leaves, supports, paths, height - 1, aggregate, power)
         under = {n: {p[height - 1] for p in paths.values() if p[height] == n} for n in ids}
-        return {n: mean([below[child] for child in sorted(under[n])]) for n in ids}
+        clips = {k: sum(len(supports[c]) for c, p in paths.items() if p[height - 1] == k) for k in below}
+        weight = {k: 1.0 if aggregate == "recursive" else clips[k] ** power for k in below}
+        return {n: sum(weight[k] * below[k] for k in under[n]) / sum(weight[k] for k in under[n]) for n in ids}
     members = {n: [c for c, p in paths.items() if p[height] == n] for n in ids}
     if aggregate == "support_mean":
         return {n: mean([v for c in members[n] for v in supports[c]]) for n in ids}
+    if aggregate == "learned":
+        return {n: attended([leaves[c] for c in members[n]], *attention) for n in ids}
     return {n: mean([leaves[c] for c in members[n]]) for n in ids}
 
 
-def slow_terms(batch, heights, kind, aggregate, scale):
-    """Losses of every episode and level, one query after the other."""
+def attended(vectors, weight, bias, out):
+    """The mean of vectors, weighted by the softmax of v tanh(W p + b), one vector after the other."""
+    scores = [(out * torch.tanh(weight @ v + bias)).sum().exp() for v in vectors]
+    return sum(s * v for s, v in zip(scores, vectors, strict=True)) / sum(scores)
+
+
+def slow_terms(batch, heights, kind, aggregate, scale, power=0.5, attention=None):
+    """Losses (E, n) of every episode and level, one query after the other, in float64; gradients flow through."""
     found = []
     for support, shown, query, asked, path in zip(*batch, strict=True):
         paths = {int(p[0]): p.tolist() for p in path}
@@ -79,37 +92,107 @@ def slow_terms(batch, heights, kind, aggregate, scale):
         leaves = {c: mean(v) for c, v in supports.items()}
         row = []
         for height in (0, *heights):
-            nodes = node_prototypes(leaves, supports, paths, height, aggregate)
+            nodes = node_prototypes(leaves, supports, paths, height, aggregate, power, attention)
             costs = []
             for p, vectors, there in zip(path.tolist(), query, asked, strict=True):
                 for vector, ask in zip(vectors, there, strict=True):
                     if ask:
                         logits = {n: -scale * distance(vector.double(), v, kind) for n, v in nodes.items()}
-                        costs.append(math.log(sum(math.exp(x) for x in logits.values())) - logits[p[height]])
+                        costs.append(sum(x.exp() for x in logits.values()).log() - logits[p[height]])
             row.append(sum(costs) / len(costs))
-        found.append(row)
-    return torch.tensor(found)
+        found.append(torch.stack(row))
+    return torch.stack(found)
 
 
-@pytest.mark.parametrize("aggregate", ["leaf_mean", "recursive", "support_mean"])
+def made(aggregate, **words):
+    """A loss that climbs the whole tree; its attention, where it has any, has learned something."""
+    torch.manual_seed(0)
+    loss = Prototypes(aggregate=aggregate, levels="all", dim=7, **words)
+    loss.grow(DEPTH)
+    if loss.aggregate.attention is not None:
+        torch.nn.init.normal_(loss.aggregate.attention[2].weight, std=3.0)
+    return loss
+
+
+def attention_of(loss):
+    """Copies in float64 of W, b and v, that gradients reach."""
+    if loss.aggregate.attention is None:
+        return None
+    return [p.detach().double().squeeze(0).requires_grad_() for p in loss.aggregate.attention.parameters()]
+
+
+@pytest.mark.parametrize("aggregate", AGGREGATES)
 @pytest.mark.parametrize("kind", ["euclidean", "squared", "cosine"])
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_batch_of_episodes_equals_a_slow_loop(aggregate, kind, count):
     batch = episodes(count, 5, 3, 4, seed=count)
-    loss = Prototypes(distance=kind, aggregate=aggregate, levels="all", scale=0.7)
-    loss.grow(DEPTH)
-    expected = slow_terms(batch, (1, 2, 3), kind, aggregate, 0.7)
+    loss = made(aggregate, distance=kind, scale=0.7)
+    expected = slow_terms(batch, (1, 2, 3), kind, aggregate, 0.7, attention=attention_of(loss))
     torch.testing.assert_close(loss.terms(*batch), expected.float(), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("aggregate", AGGREGATES)
+def test_gradients_equal_those_of_a_slow_loop(aggregate):
+    """Of the support, of the queries, and of what the attention learns."""
+    support, shown, query, asked, paths = episodes(3, 6, 3, 2, seed=7)
+    loss = made(aggregate, distance="squared", scale=0.3)
+    given = [value.clone().requires_grad_() for value in (support, query)]
+    loss.terms(given[0], shown, given[1], asked, paths).sum().backward()
+    slow = [value.double().requires_grad_() for value in (support, query)]
+    attention = attention_of(loss)
+    terms = slow_terms((slow[0], shown, slow[1], asked, paths), (1, 2, 3), "squared", aggregate, 0.3, 0.5, attention)
+    terms.sum().backward()
+    for mine, theirs in zip(given, slow, strict=True):
+        assert theirs.grad.abs().max() > 1e-3
+        torch.testing.assert_close(mine.grad, theirs.grad.float(), atol=1e-5, rtol=1e-4)
+    if attention is not None:
+        for mine, theirs in zip(loss.aggregate.attention.parameters(), attention, strict=True):
+            assert theirs.grad.abs().max() > 1e-3
+            torch.testing.assert_close(mine.grad.squeeze(0), theirs.grad.float(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("power", "other"), [(0.0, "recursive"), (1.0, "support_mean")])
+def test_size_weighted_lies_between_two_others(power, other):
+    batch = episodes(4, 6, 3, 2, seed=3)
+    found, expected = made("size_weighted", power=power).terms(*batch), made(other).terms(*batch)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("distance", ["squared", "hyperbolic"])
+def test_attention_begins_as_the_mean_and_learns(distance):
+    batch = episodes(4, 6, 3, 2, seed=3)
+    torch.manual_seed(0)
+    loss = Prototypes(aggregate="learned", levels="all", dim=7, distance=distance)
+    loss.grow(DEPTH)
+    before = loss.terms(*batch)
+    torch.testing.assert_close(before, made("leaf_mean", distance=distance).terms(*batch))
+    optimizer = torch.optim.Adam(loss.aggregate.parameters(), lr=0.05)
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss(*batch).backward()
+        optimizer.step()
+    after = loss.terms(*batch)
+    assert torch.equal(after[:, 0], before[:, 0])  # classes have no say in it
+    assert after[:, 1:].mean() < before[:, 1:].mean() - 1e-3
+    logits = loss.level_logits(batch[0], batch[1], batch[2].flatten(1, 2), batch[4])
+    costs = torch.nn.functional.cross_entropy(
+        logits[:, 3].flatten(0, 1), _slots(batch[4][..., 3]).repeat_interleave(2, 1).flatten(), reduction="none"
+    ).unflatten(0, (4, 12))
+    asked = batch[3].flatten(1)
+    torch.testing.assert_close((costs * asked).sum(1) / asked.sum(1), after[:, 3])  # an evaluation uses the same
+
+
+def _slots(nodes):
+    """First class under the same node, (E, C)."""
+    return torch.tensor([[line.index(node) for node in line] for line in nodes.tolist()])
 
 
 def test_aggregates_differ_where_groups_are_unequal():
     batch = episodes(3, 6, 3, 4, seed=2)
     found = []
-    for aggregate in ("leaf_mean", "recursive", "support_mean"):
-        loss = Prototypes(aggregate=aggregate, levels="all")
-        loss.grow(DEPTH)
-        found.append(loss.terms(*batch)[:, -1])
-    assert all((a - b).abs().min() > 1e-4 for a, b in itertools.combinations(found, 2))
+    for aggregate in AGGREGATES:
+        found.append(made(aggregate).terms(*batch)[:, -1])
+    assert all((a - b).abs().max() > 1e-3 for a, b in itertools.combinations(found, 2))
 
 
 def test_many_episodes_cost_the_mean_of_each_alone():
@@ -221,7 +304,8 @@ def test_heights_that_the_tree_lacks_are_refused_with_the_range(words):
 
 
 @pytest.mark.parametrize(
-    "words", [{"distance": "manhattan"}, {"aggregate": "max"}, {"weighting": "sum"}, {"smoothing": 1}]
+    "words",
+    [{"distance": "manhattan"}, {"aggregate": "max"}, {"weighting": "sum"}, {"smoothing": 1}, {"power": -1}],
 )
 def test_unknown_choices_are_refused(words):
     with pytest.raises(UserError, match=f"loss.{next(iter(words))}"):

@@ -113,6 +113,26 @@ def test_whitening_is_learned_in_training_and_kept(fewshot, cli):
     assert out.status == 0, out.err
 
 
+def test_attention_is_trained_kept_and_used(fewshot, cli, tmp_path):
+    fixed = "data.fixed={valid:[oboe,flute,banjo],test:[violin,clarinet,piano,cello]}"  # three of one family
+    words = [fixed, "task.plan.ways=2", "task.evaluation.ways=4", "task.whiten=null", "loss.aggregate=learned"]
+    done = fewshot(*words, "loss.levels=all", "trainer.max_epochs=1")
+    assert done.status == 0, done.err
+    best = done.folder / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(best, weights_only=True)
+    out = checkpoint["state_dict"]["criterion.aggregate.attention.2.weight"]
+    assert out.shape == (1, 32)
+    again = cli("job=test", f"ckpt={best}", "data.workers=0", "trainer=cpu", run="again")
+    mine, theirs = (run.json("metrics.json")["test"] for run in (again, done))
+    assert mine == pytest.approx(theirs, nan_ok=True, abs=1e-6)
+    out.copy_(100 * torch.randn(1, 32, generator=torch.Generator().manual_seed(0)))
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    other = cli("job=test", f"ckpt={tmp_path / 'other.ckpt'}", "data.workers=0", "trainer=cpu", run="other")
+    found = other.json("metrics.json")["test"]
+    assert found["accuracy"] == pytest.approx(theirs["accuracy"])
+    assert found["level3_prototype_accuracy"] != theirs["level3_prototype_accuracy"]
+
+
 def test_what_is_not_trained_is_whitened_and_tested(fewshot):
     done = fewshot("model=frames", "frontend=mfcc", "task.dim=null", "pooling=mean_std", "task.whiten=0.5")
     assert done.status == 0, done.err
@@ -162,6 +182,8 @@ def test_killed_and_resumed_equals_unbroken(fewshot):
         (["data.fixed={test:[violon]}"], "did you mean"),
         (["task.evaluation.episodes=0"], "task.evaluation.episodes=0"),
         (["task.evaluation.map=mds"], "task.evaluation.map=mds"),
+        (["loss.aggregate=learned"], "task.whiten=null"),
+        (["loss.aggregate=learned", "task.whiten=null", "loss.height=0"], "take loss.height=1 or more"),
     ],
 )
 def test_mistakes_are_one_line(fewshot, words, match):

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tonnetz.errors import UserError, suggest
+from tonnetz.errors import UserError
 from tonnetz.geometry import geometry
+from tonnetz.losses.aggregate import Aggregate, leaves
 from tonnetz.losses.levels import Weighting, chosen_heights
-
-AGGREGATES = ("leaf_mean", "recursive", "support_mean")
 
 
 class Prototypes(nn.Module):
@@ -30,13 +29,13 @@ class Prototypes(nn.Module):
         scale_per_level: learn one for every level.
         height: so many of the highest levels count beside the leaf: 0 is a flat prototypical network.
         levels: leaf | all | heights counted from the leaf; null takes `height`.
-        aggregate: prototype of a node: ``leaf_mean`` over its classes, ``recursive`` over its children's prototypes,
-            ``support_mean`` over all support clips under it.
+        aggregate, power: what the prototype of a node is made of, see `tonnetz.losses.aggregate.Aggregate`.
         weighting, alpha, beta, normalized: see `tonnetz.losses.levels.Weighting`; ``multi_hot`` is one sigmoid a node,
             with a learned scale and bias (`bias`: where it starts; null has none, then no positive can be fit).
         smoothing: share of the target that goes to the other classes, falling with their height in the tree as
             exp(-height).
         curvature, clip: of hyperbolic space.
+        dim: of the embeddings; only aggregate=learned needs it.
     """
 
     kind = "episodes"
@@ -50,6 +49,7 @@ class Prototypes(nn.Module):
         height: int = 1,
         levels: str | Sequence[int] | None = None,
         aggregate: str = "leaf_mean",
+        power: float = 0.5,
         weighting: str = "exp",
         alpha: float = 1.0,
         beta: float = 0.5,
@@ -58,10 +58,9 @@ class Prototypes(nn.Module):
         smoothing: float = 0.0,
         curvature: float = 0.01,
         clip: float = 10.0,
+        dim: int | None = None,
     ) -> None:
         super().__init__()
-        if aggregate not in AGGREGATES:
-            raise UserError(f"loss.aggregate={aggregate}: is unknown{suggest(aggregate, AGGREGATES)}")
         if not 0 <= smoothing < 1:
             raise UserError(f"loss.smoothing={smoothing}: must be from 0 up, and below 1")
         start = scale if scale is not None else 10.0 if distance == "cosine" else 1.0
@@ -69,7 +68,8 @@ class Prototypes(nn.Module):
             raise UserError(f"loss.scale={scale}: must be above 0")
         self.space = geometry(distance, curvature, clip)
         self.weighting = Weighting(weighting, alpha, beta, normalized)
-        self.height, self.levels, self.aggregate, self.smoothing = height, levels, aggregate, smoothing
+        self.aggregate = Aggregate(aggregate, power, dim)
+        self.height, self.levels, self.smoothing = height, levels, smoothing
         self.start, self.learned, self.per_level = start, learn_scale or scale_per_level, scale_per_level
         self.bias = None if bias is None or weighting != "multi_hot" else nn.Parameter(torch.tensor(float(bias)))
         self.heights: tuple[int, ...] = ()  # beside the leaf
@@ -119,15 +119,15 @@ class Prototypes(nn.Module):
         """Logits (E, M, C) of queries (E, M, D) over the classes; -inf where a class has no support."""
         with torch.autocast(support.device.type, enabled=False):
             points = self.space.place(support.float())
-            leaf, present = self._leaves(points, shown)
+            leaf, present = leaves(self.space, points, shown)
             logits = -self.space.distance(self.space.place(query.float()), leaf) * self.log_scale[0].exp()
             return logits.masked_fill(~present[:, None], -torch.inf)
 
     def level_logits(self, support: Tensor, shown: Tensor, query: Tensor, paths: Tensor) -> Tensor:
         """Logits (E, L, M, C) over the nodes at every height of `paths`, in the slot of the node's first class."""
         with torch.autocast(support.device.type, enabled=False):
-            heights = range(1, paths.shape[-1])
-            prototypes, _, exists = self._prototypes(support.float(), shown, paths, heights)
+            points, heights = self.space.place(support.float()), range(1, paths.shape[-1])
+            prototypes, _, exists = self.aggregate(self.space, points, shown, paths, heights)
             far = self._distances(self.space.place(query.float()), prototypes)
             return (-far * self.log_scale[0].exp()).masked_fill(~exists[:, :, None], -torch.inf)
 
@@ -138,39 +138,10 @@ class Prototypes(nn.Module):
 
     def _scores(self, support: Tensor, shown: Tensor, query: Tensor, paths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (E, n, M, C), slot of each class's node (E, n, C), which slots hold a node (E, n, C)."""
-        prototypes, slots, exists = self._prototypes(support, shown, paths, self.heights)
+        prototypes, slots, exists = self.aggregate(self.space, self.space.place(support), shown, paths, self.heights)
         points = self.space.place(query.flatten(1, 2))  # (E, M, D)
         far = self._distances(points, prototypes)
         return -far * self.log_scale.exp()[:, None, None], slots, exists
-
-    def _prototypes(
-        self, support: Tensor, shown: Tensor, paths: Tensor, heights: Sequence[int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Prototypes (E, n, C, D) of the leaf and of `heights`, with slots and existence (E, n, C)."""
-        points = self.space.place(support)
-        leaf, present = self._leaves(points, shown)
-        own = torch.arange(leaf.shape[1], device=leaf.device).expand(present.shape)
-        found = [(leaf, own, present)]
-        below, exists = leaf, present
-        for height in range(1, max(heights, default=0) + 1):  # the levels of a tree, never its classes
-            above, upper = slot_of(paths[..., height], present)
-            if self.aggregate == "leaf_mean":
-                prototypes = self.space.mean(_shares(above, present, upper), leaf)
-            elif self.aggregate == "support_mean":
-                clips = above.repeat_interleave(shown.shape[2], 1)
-                prototypes = self.space.mean(_shares(clips, shown.flatten(1), upper), points.flatten(1, 2))
-            else:
-                prototypes = self.space.mean(_shares(above, exists, upper), below)
-            below, exists = prototypes, upper  # a node stands in the slot of its first class
-            if height in heights:
-                found.append((prototypes, above, upper))
-        prototypes, slots, exists = (torch.stack(values, 1) for values in zip(*found, strict=True))
-        return prototypes, slots, exists
-
-    def _leaves(self, points: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (E, C, D) of the points that exist, and whether a class has any (E, C)."""
-        weight = shown.to(points.dtype) / shown.sum(2, keepdim=True).clamp(min=1)
-        return self.space.mean(weight[:, :, None], points)[:, :, 0], shown.any(2)
 
     def _cross_entropy(self, logits: Tensor, target: Tensor, exists: Tensor, paths: Tensor, queries: int) -> Tensor:
         """Cost (E, n, M) of logits (E, n, M, C) against the target slot (E, n, M)."""
@@ -191,22 +162,6 @@ class Prototypes(nn.Module):
         cost = F.binary_cross_entropy_with_logits(logits, positive, reduction="none")
         counted = exists[:, :, None] & ask[:, None, :, None]
         return cost.masked_fill(~counted, 0.0).sum((1, 2, 3)) / counted.sum((1, 2, 3)).clamp(min=1)
-
-
-def slot_of(nodes: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    """Slot of each class's node: the first present class under the same node; which slots are such firsts.
-
-    nodes, present, and both results are (E, C).
-    """
-    alike = (nodes[:, :, None] == nodes[:, None, :]) & present[:, None, :]  # (E, C, C)
-    slot = alike.to(torch.uint8).argmax(2)
-    return slot, present & (slot == torch.arange(nodes.shape[1], device=nodes.device))
-
-
-def _shares(slot: Tensor, counted: Tensor, exists: Tensor) -> Tensor:
-    """Weights (E, G, N): 1 / count of the members that `counted` (E, N) of each slot; zeros in slots without node."""
-    member = F.one_hot(slot, exists.shape[1]).mT * counted[:, None]  # (E, G, N)
-    return member / member.sum(2, keepdim=True).clamp(min=1)
 
 
 def _tree_shares(paths: Tensor, present: Tensor) -> Tensor:

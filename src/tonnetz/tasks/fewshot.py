@@ -87,6 +87,11 @@ class FewShot(Task):
         self.head = nn.Linear(self.dim, len(self.spec.groups)) if classifier else None
         self.register_buffer("paths", self._paths(tree), persistent=False)  # (K, L) nodes from the class upwards
         self.criterion.grow(self.paths.shape[1])
+        if self.criterion.aggregate.attention is not None and (whiten is not None or not self.criterion.heights):
+            raise UserError(
+                "loss.aggregate=learned: learns from the nodes above classes, and from vectors that are not whitened; "
+                "take loss.height=1 or more with a task.tree, and task.whiten=null"
+            )
         self.register_buffer("center", torch.zeros(self.dim))  # mean embedding in training, for heads
         self.register_buffer("center_steps", torch.zeros((), dtype=torch.long))
         self.vectors = nn.ModuleDict({stage: Vectors(self.dim) for stage in ("valid", "test")})
