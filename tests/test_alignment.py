@@ -7,10 +7,12 @@ import torch
 from tonnetz.alignment import (
     Alignment,
     align,
+    best_run,
     compose,
     lag,
     lay,
     line,
+    read_line,
     regular,
     same_work_pairs,
     similarities,
@@ -342,3 +344,22 @@ def test_line_without_any_mutual_neighbour():
     assert sure.tolist() == [0, 0]
     place, share = votes(torch.eye(3)[None])
     assert (place.item(), share.item()) == (0, 1)
+
+
+def test_a_line_is_read_between_the_windows():
+    cells = torch.arange(24.0).reshape(1, 4, 6)
+    cells[0, 3, 4] = torch.nan
+    read = read_line(cells, torch.tensor([1.5]), torch.tensor([-0.25]))[0]
+    torch.testing.assert_close(read[:3], torch.tensor([0.0, 7.25, 14.75]))  # before the first window it is the first
+    assert read[3].isnan()
+
+
+def test_the_best_run_is_found():
+    value = torch.full((4, 30), 0.1)
+    value[0, 12:20] = 0.8
+    value[0, 3] = 1.0  # alone
+    value[1, 22:] = 0.9
+    value[2] = torch.nan
+    value[2, 4:6], value[2, 9:12] = 1.0, 0.5  # the longest stretch without a hole
+    value[3] = torch.nan
+    assert best_run(value).tolist() == [12, 22, 9, 0]

@@ -25,6 +25,7 @@ METHODS = ("lag", "votes", "tempo", "dtw")
 PAIRS = ("all", "medoid", "budget")
 RESULTS = ("ratio", "shift", "confidence", "semitones")
 RATIOS = (0.5, 2.0)  # tempo ratios that can be found
+DRAWS = 512  # lines that are tried
 
 
 def lag(similarity: Tensor, minimum: int = 3, share: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -86,7 +87,7 @@ def line(
     minimum: int = 3,
     share: float = 0.0,
     tolerance: float = 1.0,
-    draws: int = 512,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Ratio, lag and confidence (P,) of the line j = ratio i + lag through the mutual nearest neighbours of (P, n, m).
@@ -174,7 +175,14 @@ def _least_squares(i: Tensor, j: Tensor, weight: Tensor, ratio: Tensor, begin: T
 
 
 def _along(similarity: Tensor, ratio: Tensor, begin: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean similarity (P,) along a line, read between the windows, above the median of all cells; and windows (P,)."""
+    """Mean similarity (P,) along a line above the median of all cells, and its windows (P,)."""
+    value = read_line(similarity, ratio, begin)
+    above = value.nanmean(-1) - similarity.flatten(-2).nanmedian(-1).values
+    return above.nan_to_num(0.0), (~value.isnan()).sum(-1).to(value.dtype)
+
+
+def read_line(similarity: Tensor, ratio: Tensor, begin: Tensor) -> Tensor:
+    """Similarities (P, n) of (P, n, m) along the lines j = ratio i + begin, read between the windows; NaN outside."""
     n, m = similarity.shape[-2:]
     j = ratio[:, None] * torch.arange(n, dtype=similarity.dtype) + begin[:, None]  # (P, n)
     low = j.floor().long()
@@ -182,9 +190,19 @@ def _along(similarity: Tensor, ratio: Tensor, begin: Tensor) -> tuple[Tensor, Te
     pair = torch.stack([low, low + 1], -1).clamp(0, m - 1)
     left, right = similarity.gather(-1, pair).unbind(-1)
     value = torch.where(part > 1e-6, (1 - part) * left + part * right, left)
-    value = value.where((j > -0.5) & (j < m - 0.5), torch.nan)
-    above = value.nanmean(-1) - similarity.flatten(-2).nanmedian(-1).values
-    return above.nan_to_num(0.0), (~value.isnan()).sum(-1).to(value.dtype)
+    return value.where((j > -0.5) & (j < m - 0.5), torch.nan)
+
+
+def best_run(value: Tensor, length: int = 8) -> Tensor:
+    """Where in values (P, n) the run of `length` that is highest on average begins, (P,); NaN is no part of a run.
+
+    A single pair of windows can agree by chance. Where no run is so long, the longest ones decide.
+    """
+    run = torch.nn.functional.pad(value, (0, length - 1), value=torch.nan).unfold(-1, length, 1)  # (P, n, length)
+    size = (~run.isnan()).cumprod(-1).sum(-1)  # (P, n) until the first hole
+    total = run.nan_to_num(0.0).cumsum(-1).gather(-1, (size - 1).clamp(min=0)[..., None])[..., 0]
+    longest = size == size.amax(-1, keepdim=True)
+    return (total / size.clamp(min=1)).where(longest, -torch.inf).argmax(-1)
 
 
 def align(

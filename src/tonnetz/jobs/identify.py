@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from tonnetz.alignment import lag, places, regular
+from tonnetz.alignment import DRAWS, best_run, line, places, read_line, regular
 from tonnetz.atomic import replacing
 from tonnetz.build import restore
 from tonnetz.calibration import Calibration
@@ -34,8 +34,9 @@ from tonnetz.windows import CELLS, extents, gather, stacked
 
 QUERIES = 16  # recordings whose vectors are held at once
 COLUMNS = ["query", "match", "rank", "work", "recording", "distance", "z", "p", "chance"]
-MET = ["query_start", "match_start", "shift", "confidence", "semitones"]
-PLACES = [*MET[:2], "ratio", *MET[2:]]  # second t of the query is second ratio x t + shift of the match
+# Second t of the query is second ratio x t + shift of the match; the starts are where they agree best.
+PLACES = ["query_start", "match_start", "ratio", "shift", "confidence", "semitones"]
+OVERLAP = 0.3  # share of the shorter recording that an alignment at one tempo must hold
 
 
 def run(cfg: DictConfig, run: Run) -> None:
@@ -191,7 +192,7 @@ def judged(
 def offsets(
     index: Index, queries: Tensor, valid: Tensor, start: np.ndarray, place: np.ndarray
 ) -> list[dict[str, list[Any]]]:
-    """Where in both recordings the best pair of windows is, and the shift of the best alignment, for every match.
+    """The best alignment with every match, and where along it the two agree best: the columns PLACES of each query.
 
     Queries (T, Q, S, D) have windows at `start` (T, Q, S); of its tempi a query takes the one that brings it nearest.
     `place` (Q, k) are recordings of the index, -1 for none.
@@ -206,21 +207,22 @@ def offsets(
     owner, window = np.nonzero(valid.numpy())
     own = index.windows
     step = step_of(np.r_[own.row, len(index) + owner], np.r_[own.start.numpy(), paced[owner, window]])
-    size = max(1, CELLS // max(1, valid.shape[1] * int(own.count[row].max(initial=1))))  # pairs at once
+    other = int(own.count[row].max(initial=1))
+    size = max(1, CELLS // (valid.shape[1] * max(valid.shape[1] + other, DRAWS)))  # pairs at once
     blocks = ((asked[i : i + size], row[i : i + size]) for i in range(0, len(row), size))
     parts = [_meet(index, queries, valid, paced, *block, step) for block in blocks]
-    columns = [np.concatenate(values) for values in zip(*parts, strict=True)] if parts else [np.zeros(0)] * 5
-    named = {"ratio": 1 / tempo, **dict(zip(MET, columns, strict=True))}
-    named["query_start"] = named["query_start"] * tempo
+    columns = [np.concatenate(values) for values in zip(*parts, strict=True)] if parts else [np.zeros(0)] * len(PLACES)
+    named = dict(zip(PLACES, columns, strict=True))
+    named |= {"query_start": named["query_start"] * tempo, "ratio": named["ratio"] / tempo}
+    exact = {name: values if name == "semitones" else values.astype(float).round(3) for name, values in named.items()}
     mine = [query == q for q in range(len(place))]
-    exact = {name: named[name] if name == "semitones" else named[name].astype(float).round(3) for name in PLACES}
     return [{name: exact[name][m].tolist() for name in PLACES} for m in mine]
 
 
 def _meet(
     index: Index, queries: Tensor, valid: Tensor, start: np.ndarray, query: np.ndarray, row: np.ndarray, step: float
 ) -> tuple[np.ndarray, ...]:
-    """The columns MET of pairs (P,) of queries (Q, S, D) with windows at `start` (Q, S), and recordings."""
+    """The columns PLACES of pairs (P,) of queries (Q, S, D) with windows at `start` (Q, S), and recordings."""
     windows = index.windows
     cells, key = similarities(index, queries, valid, query, row)  # (P, S, s)
     begin, mine = start[query], valid.numpy()[query]  # (P, S) each
@@ -228,35 +230,21 @@ def _meet(
     other = place < windows.count[row][:, None]  # (P, s)
     end = windows.start.numpy()[np.where(other, windows.first[row][:, None] + place, 0)]
     i, j = spots(begin, mine, step), spots(end, other, step)
-    pairs = np.arange(len(row))[:, None]
     grid = torch.full((len(row), int(i.max()) + 2, int(j.max()) + 2), torch.nan)
-    grid[pairs[..., None], i[:, :, None], j[:, None]] = cells
-    off = np.ones(grid.shape[:2], bool), np.ones((len(row), grid.shape[2]), bool)
-    off[0][pairs, i], off[1][pairs, j] = ~regular(begin, step), ~regular(end, step)
-    shift, sure = lag(grid.masked_fill(torch.from_numpy(off[0][:, :, None] | off[1][:, None]), torch.nan)[:, :-1, :-1])
-    best = best_run(grid[:, :-1, :-1]).numpy()[:, None]  # the last places took the windows that have none
-    here, there = (i == best // (grid.shape[2] - 1)).argmax(1), (j == best % (grid.shape[2] - 1)).argmax(1)
-    semitones = in_semitones(key.numpy())
-    return begin[pairs[:, 0], here], end[pairs[:, 0], there], step * shift.numpy(), sure.numpy(), semitones
+    grid[np.arange(len(row))[:, None, None], i[:, :, None], j[:, None]] = cells
+    grid = grid[:, :-1, :-1]  # the last places took the windows that have none
+    ratio, lag, sure = line(grid, share=OVERLAP)
+    here = step * best_run(read_line(grid, ratio, lag)).double().numpy()
+    ratio, shift = ratio.double().numpy(), step * lag.double().numpy()
+    shift += float(windows.length[0]) / 2 * (1 - ratio)  # windows answer each other by their middles
+    there = (ratio * here + shift).clip(min=0)
+    return here, there, ratio, shift, sure.numpy(), in_semitones(key.numpy())
 
 
 def spots(start: np.ndarray, real: np.ndarray, step: float) -> np.ndarray:
-    """Places (P, S) of windows on the grid of the step, -1 where there is no window or its place is taken."""
-    place = np.where(real, places(start, step), -1)
+    """Places (P, S) of windows on the grid of the step; -1 for none, and beside the grid, and where another one is."""
+    place = np.where(real & regular(start, step), places(start, step), -1)
     return np.where(np.diff(place, axis=1, prepend=-2) == 0, -1, place)
-
-
-def best_run(cells: Tensor, length: int = 8) -> Tensor:
-    """Where in cells (P, S, s), flattened, the run of `length` windows along both begins that agrees best, (P,).
-
-    A single pair of windows can agree by chance. It decides where a recording is shorter than the run.
-    """
-    total = cells.clone()
-    for k in range(1, min(length, *cells.shape[1:])):
-        total[:, :-k, :-k] += cells[:, k:, k:]
-        total[:, -k:], total[:, :, -k:] = torch.nan, torch.nan
-    short = total.isnan().flatten(1).all(1)[:, None, None]
-    return torch.where(short, cells, total).nan_to_num(-torch.inf).flatten(1).argmax(1)
 
 
 def write_matches(path: Path, results: list[dict[str, Any]]) -> None:
