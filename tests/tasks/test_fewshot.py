@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tonnetz.data import EpisodePlan
 from tonnetz.data.episodes import EpisodeStream
@@ -72,7 +73,7 @@ def test_fit_resume_test_and_embed(fewshot, cli, instruments):
 
 
 def test_pictures_and_projector(fewshot):
-    done = fewshot("job.figures=true", "trainer.max_epochs=1")
+    done = fewshot("job.figures=true", "trainer.max_epochs=1", "trainer.log_every_n_steps=1")
     assert done.status == 0, done.err
     names = {path.stem for path in (done.folder / "figures").glob("*.png")}
     assert names >= {"test_confusion", "test_heads", "test_space", "test_tree", "valid_level_weights", "curves"}
@@ -80,6 +81,16 @@ def test_pictures_and_projector(fewshot):
     projected = next(done.folder.glob("*/test"))
     assert (projected / "sprite.png").stat().st_size > 1000
     assert (projected / "metadata.tsv").read_text().startswith("class\trole\tclip")
+    shown = [EventAccumulator(str(path)).Reload().Tags() for path in done.folder.glob("events*")]
+    scalars, images = ({name for tags in shown for name in tags[kind]} for kind in ("scalars", "images"))
+    assert scalars >= {
+        f"train/level{height}_loss" for height in (0, 3)
+    }  # the class and, with loss.height=1, the family
+    for stage in ("valid", "test"):
+        assert scalars >= {f"{stage}/level{height}_{name}" for height in (1, 2, 3) for name in ("accuracy", "macro_f1")}
+        assert images >= {f"{stage}/{name}" for name in ("confusion", "confusion_level3")}
+    assert images >= {"valid/level_weights", "input/augmentation", "test/tree", "test/space"}
+    assert any("taxonomy" in name for tags in shown for name in tags["tensors"])
 
 
 def test_old_and_new_classes_meet_in_an_episode(fewshot):
