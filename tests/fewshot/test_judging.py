@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
+from tonnetz.errors import UserError
 from tonnetz.fewshot.judging import Ladder, answer_table, chance, comparisons, episode_table, measures
 from tonnetz.fewshot.protocol import Answers
 
@@ -79,6 +80,8 @@ def test_the_ladder_climbs_from_classes_to_families(ladder):
             assert ladder.padded[a, b] == padded
             assert ladder.natural[a, b] <= padded
             assert (ladder.natural[a, b] == 0) == (a == b)
+    with pytest.raises(UserError, match=r"reference=ez: does not tell oboe and english_horn apart; .*data.taxonomy=ez"):
+        Ladder.of([*NAMES, "english_horn"], "ez")
     flat = Ladder.of(NAMES, None)
     assert flat.depth == 1
     assert (flat.natural == 1 - torch.eye(7)).all()

@@ -153,6 +153,19 @@ def test_what_is_not_trained_is_whitened_and_tested(fewshot):
     assert weights["whitening.fitted"]
 
 
+@pytest.mark.parametrize(
+    ("labels", "tree", "reference"),
+    [("ez", "ez", "ez"), ("hornbostel_sachs", "ez", "origin"), ("hornbostel_sachs/alt", "alt", "joint")],
+)
+def test_any_tree_of_the_package_is_climbed_and_judged_by(fewshot, labels, tree, reference):
+    words = [f"data.taxonomy={labels}", f"task.tree={tree}", f"task.evaluation.reference={reference}"]
+    done = fewshot(*words, "loss.levels=all", "trainer.max_epochs=1", "task.evaluation.episodes=5")
+    assert done.status == 0, done.err
+    test = done.json("metrics.json")["test"]
+    levels = {"level1", "level2"} if reference == "origin" else {"level1"}
+    assert {name.partition("_")[0] for name in test if name.startswith("level")} == levels
+
+
 def test_the_classes_of_a_test_are_those_that_training_never_saw(fewshot):
     done = fewshot("trainer.max_epochs=1")
     checkpoint = torch.load(done.folder / "checkpoints" / "last.ckpt", weights_only=True)

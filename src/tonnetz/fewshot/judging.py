@@ -10,6 +10,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from tonnetz.errors import UserError
 from tonnetz.fewshot.protocol import Answers
 from tonnetz.heads import least_risk
 from tonnetz.metrics import hierarchy, openset
@@ -37,13 +38,21 @@ class Ladder:
 
     @classmethod
     def of(cls, names: Sequence[str], reference: str | None) -> Ladder:
-        """Of the classes' places in a taxonomy, or without levels."""
+        """Of the classes' places in a taxonomy, or without levels.
+
+        Raises UserError where the taxonomy lacks a class, or has one name for two.
+        """
         if reference is None:
             count = len(names)
             apart = 1 - torch.eye(count, dtype=torch.long)
             return cls(tuple(names), torch.arange(count)[:, None], apart, apart, torch.eye(count) > 0, tuple(names))
         tree = Taxonomy.load(reference)
         nodes = tree.resolve_all(names, "task.evaluation.reference")
+        if twins := [name for name, node in zip(names, nodes, strict=True) if nodes.count(node) > 1]:
+            raise UserError(
+                f"task.evaluation.reference={reference}: does not tell {' and '.join(twins[:2])} apart; take a finer "
+                f"tree, or name the classes by it, data.taxonomy={reference}"
+            )
         levels, padded, natural, lines = (
             torch.from_numpy(np.ascontiguousarray(table))
             for table in (
