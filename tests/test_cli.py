@@ -71,6 +71,10 @@ def one_line(result, *words):
         (["job=predict", "ckpt=nowhere.ckpt"], ["job.inputs is missing"]),
         (["job=predict", "ckpt=nowhere.ckpt", "job.inputs=[/nowhere]"], ["/nowhere", "no such"]),
         (["job.inputs=[a"], ["job.inputs=[a"]),
+        (["job=predict", "job.inputs=my, tape.wav"], ["one value or several", """'job.inputs="my, tape.wav"'"""]),
+        (["job=predict", "job.inputs=[a,b (1).wav]"], ["cannot be read", """'job.inputs=["A","B"]'"""]),
+        (["job=predict", "job.inputs=Miller's.wav"], ["quote", '''"job.inputs=\\"Miller's.wav\\""''']),
+        (["nonsense"], ["nonsense: cannot be read; write KEY=VALUE"]),
     ],
 )
 def test_mistakes(cli, corpus, words, told):

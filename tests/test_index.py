@@ -208,6 +208,30 @@ def test_two_corpora_may_have_works_and_ids_of_one_name(tmp_path):
     assert again.works == ["0001", "0002", "0003", "two/0001"]
 
 
+def test_a_corpus_that_has_moved_is_the_same(tmp_path):
+    index = Index(tmp_path / "index", FACTS)
+
+    def corpus(name, seconds, count=4):
+        table = tracks([f"000{i // 2}" for i in range(count)])
+        return table.with_columns(
+            corpus=pl.lit(name), path=pl.concat_str(pl.lit(f"/{name}/"), "id"), duration=pl.Series(seconds[:count])
+        )
+
+    index.add(index.distinct(corpus("one", [60.0, 50.0, 40.0, 30.0])), Embedder())
+    index.add(index.distinct(corpus("two", [61.0, 51.0, 41.0, 31.0])), Embedder())  # other works, of the same names
+    assert index.works == ["0000", "0001", "two/0000", "two/0001"]
+    embed = Embedder()
+    for name, seconds in (("one", [60.0, 50.0, 40.0, 30.0, 20.0, 10.0]), ("two", [61.0, 51.0, 41.0, 31.0])):
+        moved = corpus(f"{name}-moved", seconds, len(seconds))  # one of them has grown
+        counts = index.add(index.distinct(moved), embed)
+        assert counts == {"added": len(seconds) - 4, "kept": 4, "left out": 0, "moved": 4}
+    assert embed.asked == ["r0-4", "r0-5"]
+    assert Index.open(index.folder).works == ["0000", "0001", "0002", "two/0000", "two/0001"]
+    paths = dict(index.table.select("id", "path").rows())
+    assert paths["r0-0"] == "/one-moved/r0-0"
+    assert paths["two/r0-0"] == "/two-moved/r0-0"
+
+
 def test_an_index_without_corpora_is_read(built, works):
     path = built.folder / "tracks-1.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -230,8 +254,12 @@ def test_remove_by_id_path_or_work(built):
         F.normalize(Embedder().vectors(name, again.table["work"][5])[0], dim=0),
         atol=1e-6,
     )
-    with pytest.raises(UserError, match="w33: no such recording or work"):
-        built.remove(["w33"])
+    with pytest.raises(UserError, match=r"w44: no such recording or work in .*; near ones: w4$"):
+        built.remove(["w44"])
+    with pytest.raises(UserError, match=r"5\.waw: no .*; near ones: /x/r0-5\.wav$"):
+        built.remove(["5.waw"])
+    with pytest.raises(UserError, match=r"something else: no such recording or work in \S+$"):
+        built.remove(["something else"])
     built.remove(again.table["id"].to_list())
     empty = Index.open(built.folder)
     assert len(empty) == 0

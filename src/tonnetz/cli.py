@@ -95,7 +95,7 @@ def main() -> None:
     except UserError as error:
         _exit(str(error))
     except OverrideParseException as error:
-        _exit(f"{error.override}: cannot be read; write KEY=VALUE, and quote what the shell would split: 'KEY=[A,B]'")
+        _exit(f"{error.override}: cannot be read; {quoting(str(error.override))}")
     except ConfigCompositionException as error:
         _exit(_explain(error))
     except MissingMandatoryValue as error:
@@ -107,6 +107,16 @@ def main() -> None:
         sys.exit(130)
     if sweep.failures:
         sys.exit(1)
+
+
+def quoting(word: str) -> str:
+    """How to write what Hydra cannot read: quotes that the shell leaves around names with marks that mean something."""
+    key, equals, value = word.partition("=")
+    if not equals:
+        return "write KEY=VALUE, and quote what the shell would split: 'KEY=[A,B]'"
+    name = "NAME" if '"' in value or value[:1] in ("[", "{", "'", "") else value
+    quoted = f"""'{key}="{name}"'""" if "'" not in name else f'"{key}=\\"{name}\\""'
+    return f"""a name with a comma, quote, bracket or = needs quotes: {quoted}; several of them '{key}=["A","B"]'"""
 
 
 def _exit(message: str) -> None:
@@ -136,6 +146,8 @@ def _explain(error: ConfigCompositionException) -> str:
             f"{group}={member}: no such member of the group '{group}'{suggest(member, options, len(options))}{remedy}"
         )
     text = one_line(error)
+    if comma := re.search(r"Ambiguous value for argument '(.*)' 1\.", text):
+        return f"{comma[1]}: one value or several? {quoting(comma[1])}"
     found = re.search(r"Could not override '([^']+)'", text)
     if found is None:
         return text

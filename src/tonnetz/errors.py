@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import PurePath
 
 
 class UserError(Exception):
@@ -22,3 +23,16 @@ def suggest(word: str, known: Iterable[str], most: int = 20) -> str:
         return f"; did you mean '{near[0]}'?"
     shown = ", ".join(options[:most]) + (", ..." if len(options) > most else "")
     return f"; known: {shown}" if options else ""
+
+
+def near(word: str, known: Iterable[str], most: int = 3) -> str:
+    """Return ``"; near ones: x, y"`` with at most `most` known names, or "" when none is near.
+
+    Names that are paths are compared by their last part, too: an index of files has hundreds of long ones.
+    """
+    names: dict[str, str] = {}
+    for name in map(str, known):
+        names |= {PurePath(name).name: name, name: name}
+    alike = difflib.get_close_matches(str(word), names, n=2 * most, cutoff=0.6)
+    found = list(dict.fromkeys(names[name] for name in alike))[:most]
+    return f"; near ones: {', '.join(found)}" if found else ""

@@ -25,7 +25,7 @@ from torch import Tensor
 from tonnetz.atomic import replacing
 from tonnetz.calibration import CENTROIDS, WHOLE, Calibration, calibrate, level_of
 from tonnetz.collection import COLUMNS, Collection
-from tonnetz.errors import UserError, suggest
+from tonnetz.errors import UserError, near
 from tonnetz.manifest import write_json
 from tonnetz.reductions import TINY
 from tonnetz.shortlist import Shortlist
@@ -137,8 +137,8 @@ class Index(Collection):
         """Embed and add the recordings that are not there yet; the rest stays as it is.
 
         `tracks` has id, path, work, duration, mark and, from a corpus, its name (see `distinct`). A recording whose
-        mark has changed is embedded anew, and one with another work is moved. Rows that `embed` gives no vector for
-        are left out. Returns how many were added, kept, left out and moved.
+        mark has changed is embedded anew, and one with another work or place is moved. Rows that `embed` gives no
+        vector for are left out. Returns how many were added, kept, left out and moved.
         """
         if tracks["id"].n_unique() < tracks.height:
             name = tracks["id"].filter(tracks["id"].is_duplicated())[0]
@@ -147,12 +147,10 @@ class Index(Collection):
         tracks = tracks.select([pl.col(name).cast(COLUMNS[name]) for name in COLUMNS if name != "windows"])
         here = tracks.join(self.table.select("id", "mark"), on=["id", "mark"], how="semi")
         wanted = tracks.join(here.select("id"), on="id", how="anti")
-        moved = (
-            here.select("id", "work")
-            .drop_nulls()
-            .join(self.table.select("id", was="work"), on="id")
-            .filter(pl.col("work").ne_missing(pl.col("was")))
-        )
+        was = self.table.select("id", was="work", place="path")
+        renamed = pl.col("work").is_not_null() & pl.col("work").ne_missing(pl.col("was"))
+        other = renamed | (pl.col("path") != pl.col("place"))
+        moved = here.select("id", "work", "path").join(was, on="id").filter(other).select("id", "work", "path")
         parts = list(self._pending(wanted))
         done = pl.concat([part[0].select("id") for part in parts]) if parts else wanted.select("id").clear()
         todo = wanted.join(done, on="id", how="anti")
@@ -163,14 +161,17 @@ class Index(Collection):
                 progress(done.height + min(begin + BATCH, todo.height), wanted.height)
         added = sum(part[0].height for part in parts)
         if added or moved.height:
-            self._join(parts, moved.select("id", "work"))
+            self._join(parts, moved)
         return {"added": added, "kept": here.height, "left out": wanted.height - added, "moved": moved.height}
 
     def distinct(self, tracks: pl.DataFrame) -> pl.DataFrame:
         """Rows of a corpus with the name of the corpus before an id or work that recordings of another one have here.
 
-        Two corpora that both have a work 0001 do not mean the same one.
+        Two corpora that both have a work 0001 do not mean the same one. A corpus is named after its folder; one that
+        has moved since is known by its recordings, and keeps the name that it has here.
         """
+        names = {name: self._known(rows) for (name,), rows in tracks.group_by("corpus") if name is not None}
+        tracks = tracks.with_columns(pl.col("corpus").replace(names))
         for name in ("id", "work"):
             there = self.table.select(name, other="corpus").drop_nulls().unique()
             both = tracks.join(there, on=name, how="inner").filter(pl.col("other") != pl.col("corpus"))[name].unique()
@@ -179,6 +180,23 @@ class Index(Collection):
                 pl.when(pl.col(name).is_in(both.implode())).then(full).otherwise(name).alias(name)
             )
         return tracks
+
+    def _known(self, rows: pl.DataFrame) -> str:
+        """The name that a corpus has here: that of one with half of whose ids it shares the durations, or its own."""
+        own = str(rows["corpus"][0])
+        here = self.table.filter(pl.col("corpus").is_not_null()).select(
+            "corpus", "duration", id=pl.col("id").str.strip_prefix(pl.concat_str("corpus", pl.lit("/")))
+        )
+        if own in here["corpus"]:
+            return own
+        alike = here.join(rows.select("id", was="duration"), on="id").filter(
+            (pl.col("duration") - pl.col("was")).abs() < 0.01
+        )
+        size = here.group_by("corpus").len("size").with_columns(pl.col("size").clip(upper_bound=rows.height))
+        count = (
+            alike.group_by("corpus").len("alike").join(size, on="corpus").filter(2 * pl.col("alike") >= pl.col("size"))
+        )
+        return str(count.sort("alike", "corpus", descending=[True, False])["corpus"][0]) if count.height else own
 
     def _pending(self, wanted: pl.DataFrame) -> Iterator[tuple[pl.DataFrame, dict[str, Tensor]]]:
         """Parts that an interrupted run has embedded, if all their recordings are wanted as they are."""
@@ -249,8 +267,8 @@ class Index(Collection):
             for column in ("id", "path", "work"):
                 hit |= (self.table[column] == name).fill_null(False)
             if not hit.any():
-                known = [*self.works, *self.table["id"]]
-                raise UserError(f"{name}: no such recording or work in {self.folder}{suggest(name, known)}")
+                known = [*self.works, *self.table["id"], *self.table["path"]]
+                raise UserError(f"{name}: no such recording or work in {self.folder}{near(name, known)}")
             drop |= hit.to_numpy()
         self._commit(*self._without(~drop))
         return int(drop.sum())

@@ -176,6 +176,10 @@ def test_an_epoch_of_groups_counts_small_ones_as_items():
 def test_groups_that_make_no_batch():
     with pytest.raises(UserError, match=r"3 groups x 4 items.*has 2 groups.*batch_size=8"):
         GroupStream(np.array([0, 0, 1, 1]), 12, 4)
+    with pytest.raises(UserError, match=r"has one work .* two works or more.*data\.valid_unseen"):
+        GroupStream(np.array([0, 0, 0]), 12, 4)
+    with pytest.raises(UserError, match=r"has 2 works .*one recording each.*Add versions"):
+        GroupStream(np.array([0, 1]), 12, 4)
     with pytest.raises(UserError, match=r"no multiple of task\.plan\.items=4"):
         GroupStream(WORKS, 6, 4)
     with pytest.raises(UserError, match=r"no training track names its group .*data=folder_works"):

@@ -154,6 +154,9 @@ def test_identify(ask, queries):
         rows = list(csv.DictReader(file))
     assert len(rows) == 40
     assert rows[0]["work"] == found["excerpt.wav"]["matches"][0]["work"]
+    for name, item in found.items():
+        named = [row["match"] for row in rows if row["query"].endswith(name)]
+        assert named == [str(item["match"])] + ["False"] * 9  # of a work the nearest recording is listed
 
 
 def test_recordings_centroids_and_any_number_of_matches(ask, queries):
@@ -161,6 +164,12 @@ def test_recordings_centroids_and_any_number_of_matches(ask, queries):
     done = ask("job=identify", one, "job.mode=recordings", "job.top=1000000", "job.reduction=best-8")
     matches = done.json("matches.json")[0]["matches"]
     assert len(matches) == WORKS * VERSIONS
+    assert {match["match"] for match in matches} == {None}
+    judged = ask("job=identify", one, "job.mode=recordings", "job.top=30", run="judged").json("matches.json")[0]
+    true = [match for match in judged["matches"] if match["match"]]
+    assert len(true) == VERSIONS
+    for match in judged["matches"]:
+        assert match["match"] == (match["work"] == judged["work"] and match["distance"] <= judged["threshold"])
     assert {match["work"] for match in matches[:3]} == {"work7"}
     assert done.json("matches.json")[0]["match"] is None  # nothing says what distances of another reduction mean
     centroids = ask("job=identify", one, "job.mode=centroids", run="centroids")
@@ -211,12 +220,18 @@ def test_bad_recordings_cost_only_themselves(ask, queries):
     assert reasons.keys() == {f"{name}.wav" for name in expected}
     for name, words in expected.items():
         assert words in reasons[f"{name}.wav"]
+    assert done.err.count("left out: ") == done.err.count("\n") == len(expected) + 1  # each, and where they are listed
     strict = ask("job=identify", inputs, run="strict")
     assert strict.status == 2
     assert len(strict.json("matches.json")) == 1
+    assert strict.err.count("left out: ") == len(expected)
+    assert f"error: {len(expected)} bad files in all" in strict.err
+    assert "results of the others are kept" in strict.err
     alone = ask("job=identify", f"job.inputs={queries / 'silent.wav'}", "data.on_error=skip", run="alone")
     assert alone.status == 2
+    assert "error: " in alone.err
     assert "silent" in alone.err
+    assert "0 of 0" not in alone.out
 
 
 def test_a_query_shorter_than_a_window(ask, tmp_path):
@@ -225,6 +240,30 @@ def test_a_query_shorter_than_a_window(ask, tmp_path):
         done = ask("job=identify", f"job.inputs={tmp_path / 'short.wav'}", f"job.pad={pad}", run=pad)
         assert done.status == 0, done.err
         assert len(done.json("matches.json")[0]["matches"]) == 10
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_table_is_readable(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    name = "Cold Is The River, as Three Sisters of Hella sang it in 1961, take two [b].wav"
+    match = {"rank": 1, "work": "Cold Is The River", "recording": f"/a/{name}", "distance": 0.52, "z": -12.3}
+    match |= {"p": 0.0002, "chance": 0.0213, "query_start": 66.2, "match_start": None}
+    job.show([{"path": "x" * 90, "match": True, "work": "Cold Is The River", "matches": [match] * 2}], 1)
+    title, head, first, *more = capsys.readouterr().out.splitlines()
+    assert title == "x" * 90 + ": match: Cold Is The River"  # the terminal wraps it, nothing is lost
+    assert head.split() == [
+        "work",
+        "recording",
+        "distance",
+        *(["z", "p"] if columns > 100 else []),
+        "chance",
+        "at",
+        "there",
+    ]
+    assert {"0.5200", "0.0213", "1:06.2"} < set(first.split())
+    assert max(map(len, [head, first, *more])) <= columns
+    begin, end = head.index("recording"), head.index("distance")
+    assert " ".join(" ".join(line[begin:end].strip() for line in [first, *more]).split()) == name
 
 
 def test_add_and_remove_embed_nothing_twice(ask, index, tmp_path, monkeypatch):

@@ -182,6 +182,8 @@ class AudioData(L.LightningDataModule):
             frame = track_table.split_tracks(frame, self.fractions["valid"], self.fractions["test"], self.split_seed)
         if self.fold is not None:
             frame = fold_tracks(frame, self.folds, self.fold, self.fold_by, self.split_seed)
+        if self.split_by == "works" and not _versions(frame, self.plan.group):
+            self.notes.append("no work has two recordings in training: what versions share cannot be learned from it")
         for name, chosen in self.sets.items():
             more = prepare(chosen.corpus, self.cache, rate, self.on_error)
             group = pl.concat_str("corpus", "group", separator="/")
@@ -427,6 +429,12 @@ class AudioData(L.LightningDataModule):
     def test_dataloader(self) -> Loader:
         """Windows of the test split."""
         return self.windows("test")
+
+
+def _versions(frame: pl.DataFrame, group: str | None) -> bool:
+    """Whether some two training tracks have the same `group`; also when there is nothing to train on."""
+    train = frame.filter(split="train")
+    return not group or not train.height or bool(train[group].drop_nulls().is_duplicated().any())
 
 
 def _check_select(select: str, allowed: bool) -> None:

@@ -237,6 +237,8 @@ class GroupStream(Stream):
                 "or a spreadsheet with that column"
             )
         if len(self.members) < self.each:
+            if lacking := _lacking(self.members):
+                raise UserError(lacking)
             raise UserError(
                 f"data.batch_size={batch_size}: is {self.each} groups x {items} items, but the training split has "
                 f"{len(self.members)} groups; take data.batch_size={max(1, len(self.members)) * items} or less"
@@ -260,6 +262,19 @@ class GroupStream(Stream):
 
     def _pass(self, number: int) -> np.ndarray:
         return np.random.default_rng([self.seed, 2, number]).permutation(len(self.members))
+
+
+def _lacking(members: Sequence[np.ndarray]) -> str | None:
+    """What recordings that belong to these groups lack, whatever the size of a batch."""
+    need = "training compares versions of a work with those of others: it needs two works or more, of two versions each"
+    if len(members) == 1:
+        return (
+            f"the training split has one work (group) only; {need}. Add works, or give validation and test fewer "
+            "(data.valid_unseen, data.test_unseen)"
+        )
+    if max(map(len, members)) == 1:
+        return f"the training split has {len(members)} works (groups), of one recording each; {need}. Add versions"
+    return None
 
 
 class Chunks:

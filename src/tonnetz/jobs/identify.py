@@ -32,6 +32,7 @@ from tonnetz.search import nearest_tempo, search, similarities
 from tonnetz.transposition import in_semitones
 from tonnetz.windows import CELLS, extents, gather, stacked
 
+WIDE = 100  # columns of a terminal that shows z and p, too
 QUERIES = 16  # recordings whose vectors are held at once
 COLUMNS = ["query", "match", "rank", "work", "recording", "distance", "z", "p", "chance"]
 # Second t of the query is second ratio x t + shift of the match; the starts are where they agree best.
@@ -59,13 +60,20 @@ def run(cfg: DictConfig, run: Run) -> None:
             advance(begin + len(some), len(paths))
     write_json(run.folder / "matches.json", results)
     write_matches(run.folder / "matches.csv", results)
-    show(results, cfg.job.show)
+    matched = sum(item["match"] is True for item in results)
+    run.facts["queries"] = {"looked up": len(results), "matched": matched, "bad": len(errors)}
+    if results:
+        conclude(index, results, cfg.job.show, run)
+    report_bad(errors, run.folder, experiment.cfg.data.on_error, len(results), each=True)
+
+
+def conclude(index: Index, results: list[dict[str, Any]], most: int, run: Run) -> None:
+    """Print the nearest matches of every query, and how many have one."""
+    show(results, most)
     if len(index.works) < 2 and any(item["match"] is None for item in results):
         print(UNCALIBRATED.format(index=index.folder))
-    matched = sum(item["match"] is True for item in results)
+    matched = run.facts["queries"]["matched"]
     print(f"{matched} of {len(results)} recordings have a match: {run.folder / 'matches.json'}")
-    run.facts["queries"] = {"looked up": len(results), "matched": matched, "bad": len(errors)}
-    report_bad(errors, run.folder, experiment.cfg.data.on_error, len(results))
 
 
 def check_keys(cfg: DictConfig) -> None:
@@ -126,6 +134,9 @@ def look_up(
         matches = judged(index, best.place[q], best.distance[q], where[q], calibration, job.mode)
         limit = threshold(calibration, job)
         match = None if limit is None or not matches else bool(matches[0]["distance"] <= limit)
+        for one in matches:
+            same = one is matches[0] or one["work"] == matches[0]["work"] is not None
+            one["match"] = match and same and one["distance"] <= limit
         head = {"path": paths[row], "windows": int(count[q]), "match": match, "threshold": limit}
         results.append({**head, "work": matches[0]["work"] if match else None, "matches": matches})
     return results
@@ -233,9 +244,9 @@ def _meet(
     grid = torch.full((len(row), int(i.max()) + 2, int(j.max()) + 2), torch.nan)
     grid[np.arange(len(row))[:, None, None], i[:, :, None], j[:, None]] = cells
     grid = grid[:, :-1, :-1]  # the last places took the windows that have none
-    ratio, lag, sure = line(grid, share=OVERLAP)
-    here = step * best_run(read_line(grid, ratio, lag)).double().numpy()
-    ratio, shift = ratio.double().numpy(), step * lag.double().numpy()
+    slope, lag, sure = line(grid, share=OVERLAP)
+    here = step * best_run(read_line(grid, slope, lag)).double().numpy()
+    ratio, shift = slope.double().numpy(), step * lag.double().numpy()
     shift += float(windows.length[0]) / 2 * (1 - ratio)  # windows answer each other by their middles
     there = (ratio * here + shift).clip(min=0)
     return here, there, ratio, shift, sure.numpy(), in_semitones(key.numpy())
@@ -254,14 +265,14 @@ def write_matches(path: Path, results: list[dict[str, Any]]) -> None:
         table.writeheader()
         for item in results:
             for match in item["matches"]:
-                table.writerow({"query": item["path"], "match": item["match"], **match})
+                table.writerow({"query": item["path"], **match})
 
 
 def show(results: list[dict[str, Any]], most: int) -> None:
-    """Print the nearest matches of every query."""
+    """Print the nearest matches of every query; z and p where the terminal has room for them."""
     from rich.console import Console
-    from rich.table import Table
 
+    console = Console()
     for item in results:
         verdict = {
             True: f"match: {item['work'] or 'a recording of unknown work'}",
@@ -269,14 +280,27 @@ def show(results: list[dict[str, Any]], most: int) -> None:
             None: "not judged",
         }
         title = f"{item['path']}: {verdict[item['match']]}"
-        table = Table("", "work", "recording", "distance", "z", "p", "chance", "at", "there", title=title)
-        for match in item["matches"][:most]:
-            z, p, chance = (_short(match[name]) for name in ("z", "p", "chance"))
-            here, there = (_clock(match.get(name)) for name in ("query_start", "match_start"))
-            recording = Path(match["recording"]).name if match["recording"] else ""
-            cells = (str(match["rank"]), match["work"] or "", recording, f"{match['distance']:.4f}")
-            table.add_row(*cells, z, p, chance, here, there)
-        Console().print(table)
+        console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
+        if most:
+            console.print(rows(item["matches"][:most], wide=console.width >= WIDE), "")
+
+
+def rows(matches: list[dict[str, Any]], wide: bool) -> Any:
+    """A table of matches. Long names take several lines, numbers are never cut."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    names = ["distance", *(["z", "p"] if wide else []), "chance", "at", "there"]
+    for name in ("", "work", "recording", *names):
+        numeric = name not in ("work", "recording")
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    for match in matches:
+        recording = Path(match["recording"]).name if match["recording"] else ""
+        told = {"distance": f"{match['distance']:.4f}"} | {name: _short(match[name]) for name in ("z", "p", "chance")}
+        told |= {"at": _clock(match.get("query_start")), "there": _clock(match.get("match_start"))}
+        table.add_row(str(match["rank"]), Text(match["work"] or ""), Text(recording), *(told[name] for name in names))
+    return table
 
 
 def _short(value: float | None) -> str:

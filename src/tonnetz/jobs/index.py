@@ -102,7 +102,7 @@ def grow(cfg: DictConfig, run: Run, folder: Path) -> None:
         print("no recording has a work: name them in a spreadsheet (job.works=FILE.csv), or index a corpus (data=...)")
     draw(index, cfg.job.p, run.folder)
     run.facts["recordings"] = {**counts, "in the index": len(index)}
-    report_bad(errors, run.folder, experiment.cfg.data.on_error, len(index))
+    report_bad(errors, run.folder, experiment.cfg.data.on_error, len(index), each=True)
 
 
 def draw(index: Index, p: float, folder: Path) -> None:

@@ -138,14 +138,24 @@ def _print(found: list[dict[str, Any]], most: int = 30) -> None:
         print(f"... and {len(found) - most} more")
 
 
-def report_bad(errors: dict[str, str], folder: Path, on_error: str, good: int) -> None:
-    """List bad files; raise UserError unless the user wants to skip them and something is left."""
+def report_bad(errors: dict[str, str], folder: Path, on_error: str, good: int, each: bool = False) -> None:
+    """List bad files; raise UserError unless the user wants to skip them and something is left.
+
+    The first is named, or `each` of them in a line of its own beside good ones.
+    """
     if not errors:
         return
     with replacing(folder / "skipped.csv") as part, part.open("w", newline="") as file:
         csv.writer(file).writerows([["path", "reason"], *errors.items()])
-    _path, reason = next(iter(errors.items()))
-    more = f" ({len(errors)} bad files in all, listed in {folder / 'skipped.csv'})" if len(errors) > 1 else ""
+    message, *others = errors.values()
+    if others:
+        count = f"{len(errors)} bad files in all, listed in {folder / 'skipped.csv'}"
+        if each and good:
+            print(*(f"left out: {reason}" for reason in errors.values()), sep="\n", file=sys.stderr)
+            message = count
+        else:
+            message = f"{message} ({count})"
     if on_error == "fail" or not good:
-        raise UserError(f"{reason}{more}")
-    print(f"left out: {reason}{more}", file=sys.stderr)
+        kept = "; the results of the others are kept (data.on_error=skip: this is no error)" if each and good else ""
+        raise UserError(f"{message}{kept}")
+    print(f"left out: {message}", file=sys.stderr)
