@@ -144,6 +144,9 @@ def _sets(node: DictConfig) -> dict[str, EvaluationSet]:
         unknown = set(keys) - {"source", "role", "every", "lists"}
         if unknown or "source" not in keys:
             raise UserError(f"data.sets.{name}: needs source (NAME:FOLDER) and may have role, every, lists")
+        if isinstance(keys["source"], dict) and keys["source"].get("split"):
+            split = keys["source"]["split"]
+            raise UserError(f"data.sets.{name}: is a split of its own; only={split} takes the {split} recordings alone")
         found[str(name)] = EvaluationSet(_source(keys.pop("source")), **keys)
     return found
 

@@ -6,10 +6,13 @@ import numpy as np
 import polars as pl
 import pytest
 import soundfile
+from omegaconf import OmegaConf
 
+from tonnetz import build
 from tonnetz.data import AudioData, Plan
 from tonnetz.data.sets import EvaluationSet, read_roles
 from tonnetz.datasets.folder import Folder
+from tonnetz.datasets.table import Csv
 from tonnetz.errors import UserError
 from tonnetz.frontend import LogMel
 
@@ -159,6 +162,40 @@ def test_a_set_may_not_hold_what_training_holds(works, tmp_path):
         _ = data(works, tmp_path, sets={"show": EvaluationSet(Folder(works[0], level="work"))}).table
     with pytest.raises(UserError, match=r"data\.sets\.valid"):
         data(works, tmp_path, sets={"valid": EvaluationSet(Folder(works[1], level="work"))})
+
+
+def test_a_benchmark_may_watch_the_test_split_and_nothing_else_may(works, tmp_path):
+    table = tmp_path / "works.csv"
+    rows = [(path, path.parent.name) for path in sorted(works[0].rglob("*.wav"))]
+    lines = [f"{path},{work},{'test' if work == 'c' else 'train'}" for path, work in rows]
+    table.write_text("\n".join(["file,work,split", *lines]) + "\n")
+
+    def module(role, only):
+        corpus, further = Csv(table, classes=[]), Csv(table, classes=[])
+        further.only = only
+        plan = Plan(seconds=0.5, group="work", items=2, source="features")
+        values = {"batch_size": 4, "workers": 0, "split": "works", "valid_unseen": 0.0}
+        sets = {"bench": EvaluationSet(further, role)}
+        return AudioData([corpus], LogMel(), plan, tmp_path / "cache", sets=sets, **values)
+
+    watched = module("benchmark", "test")
+    assert watched.split("bench")["path"].to_list() == watched.split("test")["path"].to_list()
+    assert set(watched.split("bench")["work"]) == {"c"}
+    assert watched.evaluated() == ["bench"]
+    assert not watched.stops("bench")
+    assert not watched.validates  # nothing of it chooses a checkpoint
+    assert sum(len(batch["row"]) for batch in watched.val_dataloader()) == 4
+    for role, only, where in (("stop", "test", "bench and test"), ("benchmark", None, "bench and train")):
+        with pytest.raises(UserError, match=f"in the splits {where}"):
+            _ = module(role, only).table
+
+
+def test_a_set_has_no_other_split():
+    node = OmegaConf.create({"sets": {"bench": {"source": {"name": "csv", "root": "a.csv", "split": "test"}}}})
+    with pytest.raises(UserError, match=r"data\.sets\.bench: .*only=test"):
+        build._sets(node)
+    node.sets.bench.source = {"name": "csv", "root": "a.csv", "only": "test", "classes": []}
+    assert build._sets(node)["bench"].corpus.only == "test"
 
 
 def test_training_batches_hold_works_and_versions(works, tmp_path):
