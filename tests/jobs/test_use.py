@@ -214,6 +214,37 @@ def test_bench_counts_views_without_data(cli):
     assert 0 < result["views_per_second"] <= result["best"]
 
 
+def test_bench_of_cover_song_identification(cli, corpus, tmp_path):
+    words = ["job=bench", "task=csi", "job.segments=2"]
+    ranked = cli(*words, "job.recordings=40", "task.rounds=10", run="ranked")
+    assert ranked.status == 0, ranked.err
+    result = ranked.json("bench.json")
+    assert (result["recordings"], result["segments"]) == (40, 2)
+    assert result["microseconds_a_pair"] == pytest.approx(1e6 * result["seconds"] / (40 * 39))
+    assert result["map"] > 0.3  # chance is below .2
+    assert "all pairs, every metric: recordings 40" in ranked.out
+    asked = cli(*words, "job.vectors=4000", "task.reduction=min", "task.transpositions=1", run="asked")
+    assert asked.status == 0, asked.err
+    result = asked.json("bench.json")
+    assert (result["vectors"], result["recordings"]) == (4000, 2000)
+    assert result["same"] > 0.8
+    assert 0 < result["faiss_ms"] <= result["faiss_ms_95"]
+    words = ["job=bench", "task=csi", "data=folder_works", f"data.root={corpus}", "job.prepare=true"]
+    done = cli(*words, run="prepared")
+    assert done.status == 0, done.err
+    result = done.json("bench.json")
+    assert result["recordings"] == 30
+    seconds = 3 * 2 * sum(0.6 + 0.25 * i for i in range(5))
+    assert result["hours"] == pytest.approx(seconds / 3600, rel=1e-3)
+    assert result["real_time"] == pytest.approx(
+        seconds / (result["audio_seconds"] + result["feature_seconds"]), rel=1e-3
+    )
+    assert [path.name for path in done.folder.iterdir() if path.is_dir() and path.name != ".hydra"] == []
+    for word, told in (("job.recordings=0", "at least 1"), ("job.vectors=-1", "at least 1")):
+        assert told in cli("job=bench", "task=csi", word, run="bad").err
+    assert "task=csi; say so" in cli("job=bench", "job.recordings=9", run="none").err
+
+
 def test_start_from_another_checkpoint(fit, trained):
     done = fit(f"init={trained.folder / 'checkpoints' / 'best.ckpt'}", "trainer.max_epochs=1", run="second")
     assert done.status == 0, done.err

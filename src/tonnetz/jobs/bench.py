@@ -1,4 +1,4 @@
-"""job=bench: where does the time of a training step go, and what does prepared audio save?"""
+"""job=bench: where does the time of a training step go, and how fast is what is not training?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from omegaconf import DictConfig
 from tonnetz import figures
 from tonnetz.ahead import ahead
 from tonnetz.build import Experiment, build, build_augment, connect
+from tonnetz.csi_bench import matching_of, preparing_times, query_times, retrieval_times, tell
 from tonnetz.device import choose_device
+from tonnetz.errors import UserError
 from tonnetz.fewshot.bench import judging_times, show_judging
 from tonnetz.manifest import Run, write_json
 from tonnetz.metrics.classification import per_row, score
@@ -40,8 +42,8 @@ def run(cfg: DictConfig, run: Run) -> None:
     """Print a table, write `bench.json` and `figures/bench.png`."""
     quiet()
     device = choose_device(cfg.trainer.accelerator)
-    if cfg.job.views:
-        run.facts["bench"] = views(cfg, device)
+    if (instead := alone(cfg, device, run.folder)) is not None:
+        run.facts["bench"] = {"threads": torch.get_num_threads(), **instead}
         write_json(run.folder / "bench.json", run.facts["bench"])
         return
     experiment = build(cfg)
@@ -67,6 +69,28 @@ def run(cfg: DictConfig, run: Run) -> None:
         run.folder / "figures" / "bench.png",
     )
     run.facts["bench"] = result
+
+
+def alone(cfg: DictConfig, device: torch.device, folder: Path) -> dict[str, Any] | None:
+    """The one measurement that `job` asks for instead of a training step, printed; None when it asks for none."""
+    job = cfg.job
+    for key in ("recordings", "vectors", "segments"):
+        if job[key] is not None and job[key] < 1:
+            raise UserError(f"job.{key}={job[key]}: must be at least 1")
+    if job.views:
+        return views(cfg, device)
+    if job.recordings:
+        found = retrieval_times(job.recordings, job.segments, matching_of(cfg.task), cfg.task.rounds)
+        tell("all pairs, every metric", found)
+    elif job.vectors:
+        found = query_times(job.vectors, job.segments, matching_of(cfg.task))
+        tell("a query", found)
+    elif job.prepare:
+        found = preparing_times(cfg, folder)
+        tell("preparing", found)
+    else:
+        return None
+    return found
 
 
 def views(cfg: DictConfig, device: torch.device) -> dict[str, Any]:

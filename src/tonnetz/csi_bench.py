@@ -1,0 +1,144 @@
+"""How fast cover-song identification is beside its training: metrics of all pairs, queries of an index, preparation."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from tonnetz.build import build_data, connect
+from tonnetz.collection import COLUMNS, Collection
+from tonnetz.errors import UserError
+from tonnetz.matching import Matching
+from tonnetz.metrics.ranking import intervals
+from tonnetz.metrics.vectors import Segments
+from tonnetz.retrieval import evaluate
+from tonnetz.search import search
+from tonnetz.transposition import PITCHES
+
+VERSIONS, DIM, NOISE = 4, 96, 1.0  # recordings of a work, values of a vector, spread of versions about their work
+QUERIES = 50  # of an index
+
+
+def matching_of(task: Any) -> Matching:
+    """The matching that the `task` node of a configuration asks for, with a network whose vectors turn with the key."""
+    if "reduction" not in task:
+        raise UserError("job.recordings, job.vectors: recordings are matched by task=csi; say so")
+    return Matching(task.distance, task.reduction, task.transpositions or PITCHES)
+
+
+def retrieval_times(recordings: int, segments: int, matching: Matching, rounds: int) -> dict[str, Any]:
+    """Seconds to rank all recordings for each other and to score that with every metric; of the intervals beside.
+
+    Vectors are random, those of a work about a centre of its own.
+    """
+    z, row = drawn(recordings, segments)
+    start = torch.arange(segments).repeat(recordings).float()
+    found = Segments(z, row, row // VERSIONS, start, torch.ones(len(row)))
+    scored, seconds = timed(lambda: evaluate(found, matching))
+    drawing = timed(lambda: intervals(scored, rounds))[1]
+    pairs = recordings * (recordings - 1)
+    result = {
+        "recordings": recordings,
+        "segments": segments,
+        "seconds": seconds,
+        "microseconds_a_pair": 1e6 * seconds / pairs,
+    }
+    return result | {"intervals": drawing, "map": scored.values["map"], **used()}
+
+
+def query_times(vectors: int, segments: int, matching: Matching) -> dict[str, Any]:
+    """Milliseconds that queries take in an index of so many vectors, `segments` a recording: by FAISS, and exactly.
+
+    A query is another version of a recording. `same` is the share of queries whose nearest recording is the exact one.
+    """
+    recordings = vectors // segments
+    z, row = drawn(recordings, segments)
+    index = Collection(
+        {"distance": matching.distance, "reduction": matching.reduction, "transpositions": matching.turns}
+    )
+    norms = z.norm(dim=1)
+    columns = {"id": [str(i) for i in range(recordings)], "windows": np.full(recordings, segments)}
+    table = pl.DataFrame(columns).with_columns(work=(pl.int_range(pl.len()) // VERSIONS).cast(pl.String))
+    table = table.select(
+        (pl.col(n) if n in table.columns else pl.lit(None)).cast(kind).alias(n) for n, kind in COLUMNS.items()
+    )
+    times = {name: torch.arange(segments).repeat(recordings).float() for name in ("start", "length")}
+    index.hold(table, {"vectors": z / norms[:, None], "norms": norms, "tempo": torch.ones(len(z)), **times})
+    asked = np.random.default_rng(0).integers(recordings, size=QUERIES)
+    queries = [z[row == r][None] + 0.5 * NOISE * torch.randn(1, segments, DIM) for r in asked]
+    building = timed(index.shortlist)[1]
+    quick = [timed(partial(search, index, q, top=10, faiss=True)) for q in queries]
+    whole = [timed(partial(search, index, q, top=10, faiss=False)) for q in queries[: QUERIES // 5]]
+    same = [a.place[0, 0] == b.place[0, 0] for (a, _), (b, _) in zip(quick, whole, strict=False)]
+    spent = 1000 * np.array([seconds for _, seconds in quick])
+    result = {"vectors": len(z), "recordings": recordings, "segments": segments, "building_seconds": building}
+    result |= {"faiss_ms": float(np.median(spent)), "faiss_ms_95": float(np.quantile(spent, 0.95))}
+    exact = 1000 * float(np.median([seconds for _, seconds in whole]))
+    return result | {"exact_ms": exact, "same": float(np.mean(same)), **used()}
+
+
+def preparing_times(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Seconds that the corpora of `data` take from their files to stored audio, and to stored features.
+
+    Everything is done anew, in a folder that is removed. `real_time` is how many times as long they sound.
+    """
+    with TemporaryDirectory(dir=folder) as place:
+        chosen = cfg.copy()
+        OmegaConf.update(chosen, "paths.data", place)
+        frontend = connect(chosen.frontend)
+        data = build_data(chosen, frontend)
+        table, decoding = timed(lambda: data.everything)
+        features = timed(data.features)[1]
+    sounding = float(table["samples"].sum()) / frontend.sample_rate
+    result = {
+        "recordings": table.height,
+        "hours": sounding / 3600,
+        "audio_seconds": decoding,
+        "feature_seconds": features,
+    }
+    return result | {
+        "real_time": sounding / (decoding + features),
+        "features_real_time": sounding / features,
+        **used(),
+    }
+
+
+def drawn(recordings: int, segments: int) -> tuple[Tensor, Tensor]:
+    """Vectors (M, D) of recordings, each segment near that of the other versions of the work, and their row (M,)."""
+    generator = torch.Generator().manual_seed(0)
+    works = -(-recordings // VERSIONS)
+    centre = torch.randn(works, segments, DIM, generator=generator)
+    row = torch.arange(recordings)
+    z = centre[row // VERSIONS] + NOISE * torch.randn(recordings, segments, DIM, generator=generator)
+    return z.flatten(0, 1), row.repeat_interleave(segments)
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """What it gives, and the seconds that it takes."""
+    start = time.perf_counter()
+    return work(), time.perf_counter() - start
+
+
+def used() -> dict[str, float]:
+    """What this process has used: processor seconds of all its threads, and the most memory (GB) that it has held."""
+    spent = resource.getrusage(resource.RUSAGE_SELF)
+    return {"processor_seconds": spent.ru_utime + spent.ru_stime, "memory_gb": spent.ru_maxrss / 2**20}
+
+
+def tell(what: str, result: dict[str, Any]) -> None:
+    """Print one line."""
+    values = (
+        f"{name} {value:,.4g}" if isinstance(value, float) else f"{name} {value:,}" for name, value in result.items()
+    )
+    print(f"{what}: {'  '.join(values)}")
