@@ -1,4 +1,4 @@
-"""Modules stand in layers: none imports, anywhere in it or for its types alone, what imports it."""
+"""Modules stand in layers: none imports, at its top or within a function, what imports it."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -9,13 +9,17 @@ SOURCE = ROOT / "src"
 
 
 def imports():
-    """Module -> modules of ours that it names in an import, at the top, in a function or for type checking."""
+    """Module -> modules of ours that it imports, at its top or within a function; not what it names for types alone."""
     files = {".".join(path.relative_to(SOURCE).with_suffix("").parts): path for path in SOURCE.rglob("*.py")}
     files = {name.removesuffix(".__init__"): path for name, path in files.items()}
     graph = {}
     for name, path in files.items():
         found = set()
-        for node in ast.walk(ast.parse(path.read_text())):
+        tree = ast.parse(path.read_text())
+        tree.body = [
+            node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+        ]
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
