@@ -182,7 +182,10 @@ class Index(Collection):
         return tracks
 
     def _known(self, rows: pl.DataFrame) -> str:
-        """The name that a corpus has here: that of one with half of whose ids it shares the durations, or its own."""
+        """The name that a corpus has here: that of one with half of whose ids it shares the durations, or its own.
+
+        Durations tell nothing where they are all the same, so they count once each.
+        """
         own = str(rows["corpus"][0])
         here = self.table.filter(pl.col("corpus").is_not_null()).select(
             "corpus", "duration", id=pl.col("id").str.strip_prefix(pl.concat_str("corpus", pl.lit("/")))
@@ -194,7 +197,10 @@ class Index(Collection):
         )
         size = here.group_by("corpus").len("size").with_columns(pl.col("size").clip(upper_bound=rows.height))
         count = (
-            alike.group_by("corpus").len("alike").join(size, on="corpus").filter(2 * pl.col("alike") >= pl.col("size"))
+            alike.group_by("corpus")
+            .agg(alike=pl.len(), apart=pl.col("duration").n_unique())
+            .join(size, on="corpus")
+            .filter(2 * pl.col("apart") >= pl.col("size"))
         )
         return str(count.sort("alike", "corpus", descending=[True, False])["corpus"][0]) if count.height else own
 

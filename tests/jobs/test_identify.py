@@ -320,7 +320,7 @@ def test_index_mistakes(ask, index, tmp_path):
         (["job.action=build"], "holds an index already"),
         (["job.action=bild"], "did you mean 'build'"),
         (["job.action=remove"], "job.names is empty"),
-        (["job.action=remove", "job.names=[workk4]"], "did you mean 'work4'"),
+        (["job.action=remove", "job.names=[workk4]"], "near ones: work4"),
         (["job.action=add", "job.splits=[trian]"], "no recordings there"),
         (["job.action=add", f"job.works={tmp_path / 'none.csv'}"], "none.csv"),
     ):
