@@ -93,3 +93,30 @@ def test_a_partition_is_read_from_its_file(tmp_path):
         read_parts(str(path))
     with pytest.raises(UserError, match="no such file"):
         read_parts(str(tmp_path / "none.json"))
+
+
+def test_no_song_has_stems_in_two_splits_where_they_are_kept_apart():
+    fixed = {"test": ["violin"], "valid": ["harp"]}
+    songs = [
+        ("violin", "a"),
+        ("oboe", "a"),
+        ("harp", "a"),
+        ("oboe", "b"),
+        ("harp", "b"),
+        ("oboe", "c"),
+        ("flute", None),
+    ]
+    rows = table([(name, None) for name, _ in songs]).with_columns(group=pl.Series([song for _, song in songs]))
+    sizes = {"train": 1.0, "valid": 0.0, "test": 0.0}
+    frame, _, report = split_classes(rows, TREE, sizes, fixed=fixed, apart="group")
+    assert frame["split"].to_list() == ["test", None, None, None, "valid", "train", "train"]
+    assert "their group: 2 of train, 1 of valid" in report[-1]
+    mixed, _, _ = split_classes(rows, TREE, sizes, fixed=fixed)
+    assert mixed["split"].to_list() == ["test", "train", "valid", "train", "valid", "train", "train"]
+    with pytest.raises(UserError, match=r"data\.apart=artst"):
+        split_classes(rows, TREE, sizes, apart="artst")
+
+
+def test_every_split_gets_as_many_classes_as_it_must():
+    _, splits, _ = split_classes(table([(name, None) for name in NAMES]), TREE, SIZES, minimum=3)
+    assert min(list(splits.values()).count(split) for split in SIZES) == 3

@@ -95,13 +95,14 @@ def test_taps_columns_fractions_and_deformations(cli, trained, corpus):
 def test_files_of_features_need_no_checkpoint(cli, trained, corpus, tmp_path):
     tracks = pl.read_ndjson(next((tmp_path / "data").glob("folder-*/tracks.jsonl")))
     for name, labels in tracks.select("id", "labels").iter_rows():
-        path = tmp_path / "mine" / f"{name}.npy"
+        path = tmp_path / "mfcc-mine" / f"{name}.npy"  # called like a baseline, and none
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, np.eye(3)[["buzz", "noise", "sine"].index(labels[0])])
     data = ["data=folder", f"data.root={corpus}", "data.valid=0.25", "data.test=0.25", "job.baselines=[constant]"]
-    done = cli(*FAST, f"job.features={tmp_path / 'mine'}", *data, run="mine")
+    done = cli(*FAST, f"job.features={tmp_path / 'mfcc-mine'}", *data, run="mine")
     assert done.status == 0, done.err
-    assert rows(done)["mine"]["test"] == {"accuracy": 1.0, "macro_f1": 1.0}
+    assert rows(done)["constant"]["lead"]["value"] > 0
+    assert rows(done)["mfcc-mine"]["test"] == {"accuracy": 1.0, "macro_f1": 1.0}
     report = cli("job=report", f"job.runs=[{done.folder},{done.folder.parent / 'run'}]", run="report")
     assert report.status == 2
     assert "probe.json: no such file" in report.err

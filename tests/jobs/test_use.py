@@ -117,6 +117,16 @@ def test_embed_the_corpus_and_files(cli, trained, corpus):
     np.testing.assert_allclose(vector, arrays["vectors"][row], atol=1e-4)
 
 
+def test_embeddings_that_would_have_one_name_are_refused(cli, trained, corpus):
+    files = f"job.inputs=[{corpus / 'sine' / '4.wav'},{corpus / 'buzz' / '4.wav'}]"
+    done = cli("job=embed", best(trained), files, "job.npy=true", run="npy")
+    assert done.status == 2
+    assert "would both be 4.npy" in done.err
+    one = cli("job=embed", best(trained), f"job.inputs={corpus / 'sine' / '4.wav'}", "job.npy=true", run="one")
+    assert one.status == 0, one.err
+    assert np.load(one.folder / "npy" / "4.npy").ndim == 1
+
+
 def test_embed_windows_of_a_layer(cli, trained):
     done = cli("job=embed", best(trained), "job.windows=true", "job.layer=output", run="windows")
     assert done.status == 0, done.err

@@ -110,3 +110,30 @@ def test_mistakes() -> None:
     for wrong, text in (({"heads": 5}, "dim=12 heads=5"), ({"patch": (4,)}, "model.patch"), ({"dim": 9}, "dim=9")):
         with pytest.raises(UserError, match=text):
             network(**wrong)
+
+
+def test_hidden_patches_are_not_looked_at_in_training():
+    torch.manual_seed(0)
+    model = PatchTransformer(1, 8, patch=(4, 4), dim=12, depth=2, heads=2, hidden=24, visible=0.5)
+    x = torch.randn(3, 1, 8, 24)  # 6 columns of 2 patches
+    mask = torch.arange(24).expand(3, -1) < torch.tensor([24, 24, 8])[:, None]
+    seen = {}
+    real = model.encode
+    draw = model.drawn
+    model.drawn = lambda patches, valid: seen.setdefault("keep", draw(patches, valid))
+    h = {name: value for name, value, _ in model.stages(x, mask)}["output"]
+    assert h.shape == (3, 6, 12)
+    keep = seen["keep"]
+    assert keep.shape == (3, 6)
+    assert (keep[2, :4] < 4).all(), "what is there comes before padding"
+    patches = model.patches(x, mask)
+    vectors = real(patches, keep, model.valid(mask))
+    for b in range(3):
+        for column in range(6):
+            own = [vectors[b, k] for k in range(6) if int(keep[b, k]) // 2 == column]
+            expected = torch.stack(own).mean(0) if own else vectors[b].mean(0)
+            torch.testing.assert_close(h[b, column], expected, rtol=1e-4, atol=1e-5)
+    model.eval()
+    assert not torch.allclose({name: value for name, value, _ in model.stages(x, mask)}["output"], h)
+    with pytest.raises(UserError, match="visible=0"):
+        PatchTransformer(1, 8, visible=0.0)

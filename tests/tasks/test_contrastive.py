@@ -1,6 +1,7 @@
 """Pretraining on views: pairs, projector, moving average, monitors, resuming, processes, what starts from it."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -16,7 +17,7 @@ from tonnetz.data.plan import Stream
 from tonnetz.data.views import ViewPlan, ViewStream
 from tonnetz.errors import UserError
 from tonnetz.tasks.contrastive import kin_codes, projector
-from tonnetz.tracks import DataSpec
+from tonnetz.tracks import DataSpec, table
 
 MEL = ["task=contrastive", "frontend=logmel", "frontend.sample_rate=16000", "pooling=mean"]
 TINY = [*MEL, "model=tiny", "augment=none"]
@@ -263,6 +264,20 @@ def test_kin_are_numbered_alike():
 # --- whole runs
 
 RUN = ["task=contrastive", "frontend=logmel", "frontend.sample_rate=16000", "schedule=constant", "data.batch_size=6"]
+
+
+def test_kin_of_validation_are_not_those_of_training_with_the_same_number():
+    """What a queue of training targets remembers must mean the same when validation windows ask."""
+    task = made(*TINY)
+    groups = {"train": "abb", "valid": "cd"}
+    every = [(group, split) for split, names in groups.items() for group in names]
+    rows = [{"id": f"{i}", "path": f"{i}", "group": group, "split": split} for i, (group, split) in enumerate(every)]
+    frame = table(rows).with_row_index("number")
+    task.data = SimpleNamespace(table=frame, split=lambda name: frame.filter(split=name))
+    task.kin = "group"
+    train, valid = task.codes("train", torch.arange(3)), task.codes("valid", torch.arange(2))
+    assert train.tolist() == [train[0], train[1], train[1]]
+    assert not set(train.tolist()) & set(valid.tolist())
 
 
 def weights(done, name="last"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from tonnetz.errors import UserError
+from tonnetz.errors import UserError, suggest
 from tonnetz.partition import partition
 from tonnetz.taxonomy import Taxonomy
 from tonnetz.tracks import SPLITS, recordings
@@ -28,6 +28,8 @@ def split_classes(
     fixed: Mapping[str, Sequence[str]] | None = None,
     known: Mapping[str, str] | None = None,
     base: float = 0.0,
+    minimum: int = 1,
+    apart: str | None = None,
 ) -> tuple[pl.DataFrame, dict[str, str], list[str]]:
     """Give every track the split of its class; returns the table with a column class, class -> split, and a report.
 
@@ -39,18 +41,20 @@ def split_classes(
         frame: track table with columns labels and given.
         tree: of the classes; null where there is none.
         sizes: fractions of the classes by split.
-        level, held_out, fixed, seed: of `tonnetz.partition.partition`.
+        level, held_out, fixed, seed, minimum: of `tonnetz.partition.partition`.
         known: class -> split of a checkpoint; classes that it does not know were never seen and go to test.
         base: share of the recordings of every training class that the test gets, for episodes of old and new classes.
+        apart: column (group, artist) whose values no two splits share: of a song with stems in the test, other stems
+            neither train nor validate, and of one in validation none train; null lets them.
 
-    Raises UserError for a share that is none.
+    Raises UserError for a share that is none, and for a column that is not there.
     """
     if not 0 <= base < 1:
         raise UserError(f"data.base={base}: must be from 0 up, and below 1")
     frame = frame.with_columns(_class(frame, tree))
     open_rows = frame.filter(pl.col("given").is_null() & pl.col(CLASS).is_not_null())
     counts = dict(open_rows.group_by(CLASS).len().sort(CLASS).iter_rows())
-    splits, report = _deal(counts, tree, sizes, level, seed, held_out, fixed, known)
+    splits, report = _deal(counts, tree, sizes, level, seed, held_out, fixed, known, minimum)
     for name, given in _claims(frame, splits).items():
         splits.setdefault(name, given)
     own = pl.col(CLASS).replace_strict(splits, default=None, return_dtype=pl.String)
@@ -61,7 +65,23 @@ def split_classes(
     lost = frame.filter(pl.col("split").is_null())
     if lost.height:
         report = [*report, f"{lost.height} tracks left out: {_reasons(lost)}"]
+    if apart is not None:
+        frame, note = _apart(frame, apart)
+        report = [*report, *note]
     return frame, splits, report
+
+
+def _apart(frame: pl.DataFrame, column: str) -> tuple[pl.DataFrame, list[str]]:
+    """Leave out what shares a value of the column with a split that counts more: test before valid before train."""
+    if column not in frame.columns:
+        raise UserError(f"data.apart={column}: the tracks have no such column{suggest(column, frame.columns)}")
+    rank = pl.col("split").replace_strict({name: i for i, name in enumerate(SPLITS)}, default=None)
+    highest = rank.max().over(column)
+    stays = pl.col("split").is_null() | pl.col(column).is_null() | (rank == highest)
+    lost = frame.filter(~stays)["split"].value_counts().sort("split").rows()
+    told = ", ".join(f"{count} of {split}" for split, count in lost)
+    frame = frame.with_columns(split=pl.when(stays).then("split"))
+    return frame, [f"left out, for a later split has their {column}: {told}"] if lost else []
 
 
 def _class(frame: pl.DataFrame, tree: Taxonomy | None) -> pl.Series:
@@ -82,12 +102,13 @@ def _deal(
     held_out: Mapping[str, Sequence[str]] | None,
     fixed: Mapping[str, Sequence[str]] | None,
     known: Mapping[str, str] | None,
+    minimum: int,
 ) -> tuple[dict[str, str], list[str]]:
     if known:
         return {**dict.fromkeys(counts, "test"), **known}, []
     if not counts:
         return {}, []
-    found = partition(counts, tree, sizes, level=level, seed=seed, held_out=held_out, fixed=fixed)
+    found = partition(counts, tree, sizes, level=level, seed=seed, held_out=held_out, fixed=fixed, minimum=minimum)
     return dict(found.splits), list(found.report)
 
 

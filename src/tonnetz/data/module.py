@@ -57,6 +57,8 @@ class AudioData(L.LightningDataModule):
         split_level: with classes: deal them out within the nodes of so high a level of the taxonomy; 1 at the root.
         held_out: with classes: split -> nodes of the taxonomy (families) all of whose classes go there.
         fixed: with classes: split -> classes that go there, or the file partition.json of job=partition.
+        minimum: with classes: so many go to every split at least.
+        apart: with classes: column (group, artist) whose values no two splits may share.
         base: with classes: share of the recordings of training classes that the test gets, too.
         select: split whose score chooses checkpoints; ``test`` cheats, and needs `allow_test_selection`.
         windows: cut recordings into rows of so many `seconds` every `hop`, see `tonnetz.data.segmentation`.
@@ -103,6 +105,8 @@ class AudioData(L.LightningDataModule):
         split_level: int = 2,
         held_out: Mapping[str, Sequence[str]] | None = None,
         fixed: Mapping[str, Sequence[str]] | str | None = None,
+        minimum: int = 1,
+        apart: str | None = None,
         base: float = 0.0,
         select: str = "valid",
         allow_test_selection: bool = False,
@@ -129,6 +133,7 @@ class AudioData(L.LightningDataModule):
         self.split_by, self.unseen = split, {"valid_unseen": valid_unseen, "test_unseen": test_unseen}
         self.split_level, self.held_out, self.fixed = split_level, held_out or None, read_parts(fixed)
         self.base, self.select, self.window_keys = base, select, windows
+        self.minimum, self.apart = minimum, apart
         self.partition: dict[str, str] = {}  # class -> split, where the classes are dealt out
         self.notes: list[str] = []  # what to say about labels and splits
         self.lists = dict(lists or {})
@@ -220,7 +225,17 @@ class AudioData(L.LightningDataModule):
         sizes = {"train": 1 - sum(self.fractions.values()), **self.fractions}
         known = self.given.partition if self.given else None
         frame, self.partition, notes = split_classes(
-            frame, tree, sizes, self.split_level, self.split_seed, self.held_out, self.fixed, known, self.base
+            frame,
+            tree,
+            sizes,
+            self.split_level,
+            self.split_seed,
+            self.held_out,
+            self.fixed,
+            known,
+            self.base,
+            self.minimum,
+            self.apart,
         )
         self.notes += notes
         return frame

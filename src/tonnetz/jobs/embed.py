@@ -37,10 +37,12 @@ def run(cfg: DictConfig, run: Run) -> None:
     if cfg.job.inputs:
         inputs = [cfg.job.inputs] if isinstance(cfg.job.inputs, str) else list(cfg.job.inputs)
         table = pl.DataFrame({"path": find_recordings(inputs)})
+        names = _names(table["path"].to_list()) if cfg.job.npy else []
         batches = file_batches(experiment, table["path"].to_list(), experiment.data.plan, errors)
     else:
         parts = [experiment.data.split(name) for name in SPLITS]
         table = pl.concat(parts).select("id", "path", "split", "labels", "work")
+        names = table["id"].to_list()
         batches = iter(experiment.data.windows_of(pl.concat(parts)))
     vectors, rows, starts = embed(experiment, batches, device, cfg.job.layer, len(table))
     table = table.with_row_index("row")
@@ -49,12 +51,21 @@ def run(cfg: DictConfig, run: Run) -> None:
         starts = torch.zeros(len(rows))
     write_embeddings(run.folder, vectors, rows, starts, table)
     if cfg.job.npy:
-        names = table["id"].to_list() if "id" in table.columns else [Path(path).stem for path in table["path"]]
         write_npy(run.folder / "npy", vectors, rows, names, cfg.job.windows)
     print(f"{len(vectors):,} vectors of {vectors.shape[1]} dimensions: {run.folder / 'embeddings.safetensors'}")
     run.facts["embeddings"] = {"vectors": len(vectors), "dimensions": vectors.shape[1]}
     bad = {table["path"][i]: reason for i, reason in errors.items()}
     report_bad(bad, run.folder, experiment.cfg.data.on_error, len(vectors))
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """What the .npy of each file is called. Raises UserError when two would be called the same."""
+    first: dict[str, str] = {}
+    for path in paths:
+        other = first.setdefault(Path(path).stem, path)
+        if other != path:
+            raise UserError(f"job.npy=true: {other} and {path} would both be {Path(path).stem}.npy; embed them apart")
+    return list(first)
 
 
 def write_npy(folder: Path, vectors: Tensor, rows: Tensor, names: Sequence[str], windows: bool = False) -> None:

@@ -62,17 +62,18 @@ def run(cfg: DictConfig, run: Run) -> float | None:
     units = find_units(frames, cfg.job.unit)
     known = knowledge(subject, frames)
     rows: list[Row] = []
-    kinds = list(features_of(cfg, subject or given, data, frames, preset, device))
+    own, beside = features_of(cfg, subject or given, data, frames, preset, device)
     for fraction in cfg.job.fractions:
         part: list[Row] = []
         keep = fraction_of(values["train"], fraction, cfg.seed)
-        for features, others in kinds:
+        for number, (features, others) in enumerate(own + beside):
             with progress_bar(f"probing {features.name}") as advance:
                 row = search(
                     *(features, goal, values, units, keep, probes, protocol, settings, run.folder / "parts", advance),
                     others=others,
                 )
-            taught = {"transductive": known["seen"]["test"]} if known and features.name.startswith("model") else {}
+            row["baseline"] = number >= len(own)
+            taught = {"transductive": known["seen"]["test"]} if known and not row["baseline"] else {}
             part.append({"fraction": fraction, "examples": len(keep), **row, **taught})
         if "constant" in cfg.job.baselines:
             row = constant_row(goal, values, units, keep, settings)
@@ -96,7 +97,7 @@ def run(cfg: DictConfig, run: Run) -> float | None:
 
 def subjects(rows: Sequence[Row]) -> list[Row]:
     """The rows that are no baselines."""
-    return [row for row in rows if not row["features"].startswith(BASELINES)]
+    return [row for row in rows if not row["baseline"]]
 
 
 def read_preset(job: DictConfig) -> dict[str, Any]:
@@ -246,19 +247,20 @@ def features_of(
     frames: Mapping[str, pl.DataFrame],
     preset: Mapping[str, Any],
     device: torch.device,
-) -> Subjects:
-    """All features to probe, each with those of deformed test tracks."""
+) -> tuple[Subjects, Subjects]:
+    """All features to probe, each with those of deformed test tracks: what is asked for, and baselines."""
+    own: Subjects = []
     found: Subjects = []
     if isinstance(subject, Features):
-        found.append((subject, []))
+        own.append((subject, []))
     elif subject is not None:
-        found += encoder_features(cfg.job, subject, frames, "model", preset, device)
+        own += encoder_features(cfg.job, subject, frames, "model", preset, device)
         if "random" in cfg.job.baselines:
             found += encoder_features(cfg.job, untrained(subject), frames, "random", preset, device)
     for kind in ("mfcc", "chroma"):
         if kind in cfg.job.baselines:
             found.append((handcrafted(kind, frames, data.frontend.sample_rate, Path(data.cache)), []))
-    return found
+    return own, found
 
 
 def untrained(subject: Experiment) -> Experiment:
@@ -317,7 +319,13 @@ def constant_row(goal: Goal, values: Mapping[str, Tensor], units: Units, keep: T
         return constant(goal, values["train"][..., keep], len(names)), values[split][..., first]
 
     valid = goal.metrics(*answer("valid"))[goal.monitor]
-    return {"features": "constant", "dimensions": 0, "valid": valid, **judged(goal, *answer("test"), settings)}
+    return {
+        "features": "constant",
+        "baseline": True,
+        "dimensions": 0,
+        "valid": valid,
+        **judged(goal, *answer("test"), settings),
+    }
 
 
 def write_results(folder: Path, facts: dict[str, Any], rows: Sequence[Row]) -> None:
@@ -460,7 +468,7 @@ def score_bars(rows: Mapping[str, Row], metric: str, title: Any) -> Any:
     axis = figure.subplots()
     names = list(rows)[::-1]
     values = [rows[name]["test"][metric] for name in names]
-    axis.barh(names, values, color=["tab:gray" if name.startswith(BASELINES) else "tab:blue" for name in names])
+    axis.barh(names, values, color=["tab:gray" if rows[name]["baseline"] else "tab:blue" for name in names])
     for place, name in enumerate(names):
         if rows[name].get("interval"):
             axis.plot(rows[name]["interval"], [place, place], "k-", lw=2)

@@ -49,7 +49,10 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / "probe.json"
     if not path.is_file():
         raise UserError(f"{path}: no such file; job.runs names folders of job=probe runs that have ended")
-    return json.loads(path.read_text())
+    result: dict[str, Any] = json.loads(path.read_text())
+    for row in result["rows"]:
+        row.setdefault("baseline", row["features"].startswith(BASELINES))  # results before it was written
+    return result
 
 
 def check(first: dict[str, Any], other: dict[str, Any], a: str, b: str) -> None:
@@ -81,10 +84,10 @@ def joined(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for run_name, result in results.items():
         for row in result["rows"]:
             name = name_of(row)
-            if row["features"].startswith("random"):
-                baselines[f"{name} ({run_name})"] = row
-            elif row["features"] in BASELINES:
-                baselines.setdefault(name, row)
-            else:
+            if not row["baseline"]:
                 found[f"{run_name} {name}".replace(" model", "")] = row
+            elif row["features"].startswith("random"):
+                baselines[f"{name} ({run_name})"] = row
+            else:
+                baselines.setdefault(name, row)
     return found | baselines

@@ -37,9 +37,10 @@ class PatchTransformer(Backbone):
     """Patches of ``patch`` = (bins, frames) without overlap, linear, positions, ``depth`` blocks, LayerNorm.
 
     As in AST (Gong et al., 2021, arXiv:2104.01778), with sinusoids over time, so that any length will do, and a learned
-    vector for each row of patches. An output frame is the mean of its column of patches. What masked pretraining needs
-    (He et al., 2022, arXiv:2111.06377): :meth:`patches` are the values to predict, :meth:`encode` sees some of them.
-    ``heads`` divides ``dim``, which is even.
+    vector for each row of patches. An output frame is the mean of its column of patches. In training a random share
+    ``visible`` of an example's patches is looked at, others are not computed (patchout, Koutini et al., 2022,
+    arXiv:2110.05069): two views of one excerpt then differ in what they show, and a step is cheaper. A column
+    without any is the mean of all that are. ``heads`` divides ``dim``, which is even.
     """
 
     def __init__(
@@ -52,13 +53,17 @@ class PatchTransformer(Backbone):
         heads: int = 3,
         hidden: int = 768,
         dropout: float = 0.0,
+        visible: float = 1.0,
     ) -> None:
         super().__init__(channels, bins)
+        if not 0 < visible <= 1:
+            raise UserError(f"model.visible={visible}: is a share of the patches, above 0 and up to 1")
         if len(patch) != 2 or min(patch) < 1:
             raise UserError(f"model.patch={list(patch)}: give two numbers above 0, bins and frames")
         if dim % heads or dim % 2:
             raise UserError(f"model: dim={dim} heads={heads}; dim must be even and a multiple of heads")
         self.height, self.stride = patch
+        self.visible = visible
         self.dim, self.rows = dim, -(-bins // self.height)
         self.patch_dim = channels * self.height * self.stride
         self.norm = InputNorm(channels, bins)
@@ -111,5 +116,23 @@ class PatchTransformer(Backbone):
     def stages(self, x: Tensor, mask: Tensor | None) -> Iterator[tuple[str, Tensor, int]]:
         """Yield the embedded patches, every block and the output, the mean of each column, all (B, T', D)."""
         valid = None if mask is None else self.valid(mask)
-        for name, h in self._steps(self.patches(x, mask), None, valid):
+        patches = self.patches(x, mask)
+        if self.training and self.visible < 1:
+            keep = self.drawn(patches, valid)
+            for name, h in self._steps(patches, keep, valid):
+                yield name, self._columns(h, keep, patches.shape[1] // self.rows), self.stride
+            return
+        for name, h in self._steps(patches, None, valid):
             yield name, h.unflatten(1, (-1, self.rows)).mean(2), self.stride
+
+    def drawn(self, patches: Tensor, valid: Tensor | None) -> Tensor:
+        """Which patches (B, K) of (B, L, values) are visible, by chance; those that are padding come last."""
+        chance = torch.rand(patches.shape[:2], device=patches.device)
+        chance = chance if valid is None else chance + (~valid).float()
+        return chance.argsort(1)[:, : max(1, round(self.visible * patches.shape[1]))]
+
+    def _columns(self, h: Tensor, keep: Tensor, columns: int) -> Tensor:
+        """Mean (B, T', D) by column of the patches (B, K, D) that are kept; of all of them where a column has none."""
+        member = functional.one_hot(keep // self.rows, columns).to(h.dtype).mT  # (B, T', K)
+        count = member.sum(2, keepdim=True)
+        return torch.where(count > 0, member @ h / count.clamp(min=1), h.mean(1, keepdim=True))

@@ -151,11 +151,14 @@ class Contrastive(Task):
             return self.criterion(online.float().transpose(0, 1), target.float().transpose(0, 1), code)
 
     def codes(self, split: str, row: Tensor) -> Tensor:
-        """The number of the kin of each row (N,) of a split."""
+        """The number of the kin of each row (N,) of a split; the same in all splits, since a queue outlives one."""
         if self.data is None:
             return row
         if split not in self._codes:
-            self._codes[split] = torch.from_numpy(kin_codes(self.data.split(split), self.kin))
+            table = self.data.table
+            place = {number: i for i, number in enumerate(table["number"])}
+            chosen = [place[number] for number in self.data.split(split)["number"]]
+            self._codes[split] = torch.from_numpy(kin_codes(table, self.kin)[chosen])
         return self._codes[split].to(row.device)[row]
 
     def on_train_start(self) -> None:
