@@ -139,8 +139,11 @@ def test_the_space_holds_support_prototypes_and_queries(space):
 def test_the_page_plays_every_clip(space):
     found = space[0]
     urls = {clip: f"file:///sounds/{i}.wav#t=0,1" for i, clip in enumerate(clips())}
-    page = space_page(found, "5 < 6 & more", urls)
-    points = json.loads(re.search(r"const points = (\[.*\]);", page)[1])
+    facts = {clip: {"midi": i % 5} for i, clip in enumerate(clips())}
+    page = space_page([found, found], "5 < 6 & more", urls, facts)
+    points, again = json.loads(re.search(r"const episodes = (\[.*\]);", page)[1])
+    assert again == points
+    assert [p["facts"] for p in points] == [facts.get(clip, {}) for clip in found.clips]
     assert [(p["role"], p["class"], p["answer"], p["clip"]) for p in points] == list(
         zip(found.roles, found.classes, found.answers, found.clips, strict=True)
     )

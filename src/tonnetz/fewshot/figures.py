@@ -6,6 +6,7 @@ import html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -109,10 +110,16 @@ class Space:
 
 
 def episode_space(
-    z: Tensor, support: np.ndarray, found: Answers, ladder: Ladder, clips: Sequence[str], method: str = "tsne"
+    z: Tensor,
+    support: np.ndarray,
+    found: Answers,
+    ladder: Ladder,
+    clips: Sequence[str],
+    method: str = "tsne",
+    number: int = 0,
 ) -> Space:
-    """The first episode of answers on embeddings z (N, D), with its support rows (C, S), in the plane."""
-    names = [ladder.names[code] if code >= 0 else "" for code in found.classes[0].tolist()]
+    """An episode of the answers on embeddings z (N, D), with its support rows (C, S), in the plane."""
+    names = [ladder.names[code] if code >= 0 else "" for code in found.classes[number].tolist()]
     parts, roles, classes, said, files = [], [], [], [], []
     for name, line in zip(names, support, strict=True):
         rows = line[line >= 0]
@@ -122,9 +129,9 @@ def episode_space(
             classes += [name] * (len(rows) + 1)
             said += [""] * (len(rows) + 1)
             files += [*(clips[row] for row in rows), ""]
-    asked = found.asked[0]
-    rows_asked = found.row[0][asked]
-    answer, target = found.answer[0][asked].tolist(), found.target[0][asked].tolist()
+    asked = found.asked[number]
+    rows_asked = found.row[number][asked]
+    answer, target = found.answer[number][asked].tolist(), found.target[number][asked].tolist()
     parts.append(z[rows_asked])
     roles += [RIGHT if a == t else WRONG for a, t in zip(answer, target, strict=True)]
     classes += [names[t] for t in target]
@@ -159,52 +166,76 @@ PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>body{{font:14px sans-serif;margin:1em}}svg{{border:1px solid #ccc;width:100%;max-width:900px}}
 path{{stroke:#000;stroke-width:.6;cursor:pointer}}path:hover{{stroke-width:2.5}}#said{{min-height:1.6em}}</style>
-<h1>{title}</h1><p>Click a mark to hear its file.</p><div id="said"></div><audio id="player" controls></audio>
+<h1>{title}</h1><p>Click a mark to hear its file. <label>Episode <select id="episode"></select></label>
+<label>Colour <select id="colour"></select></label></p><div id="said"></div><audio id="player" controls></audio>
 <svg viewBox="0 0 900 640" id="map"></svg><div id="key"></div>
 <script>
-const points = {points};
+const episodes = {episodes};
 const shapes = {{
   "support": "M-6-6H6V6H-6Z",
   "prototype": "M0-12L3-4L11-4L5 2L8 10L0 5L-8 10L-5 2L-11-4L-3-4Z",
   "query, right": "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0",
   "query, wrong": "M-6-3L-3-6L0-3L3-6L6-3L3 0L6 3L3 6L0 3L-3 6L-6 3L-3 0Z"}};
-const names = [...new Set(points.map(p => p.class))].sort();
-const hue = name => "hsl(" + Math.round(360 * names.indexOf(name) / names.length) + ",70%,55%)";
-const map = document.getElementById("map");
-for (const p of points) {{
-  const mark = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  mark.setAttribute("d", shapes[p.role]);
-  mark.setAttribute("fill", hue(p.class));
-  mark.setAttribute("transform", `translate(${{p.x}},${{p.y}})`);
-  const mistake = p.answer && p.answer !== p.class ? ", taken for " + p.answer : "";
-  const words = `${{p.class}} (${{p.role}}${{mistake}}) ${{p.clip}}`;
-  const title = document.createElementNS("http://www.w3.org/2000/svg", "title");
-  title.textContent = words;
-  mark.append(title);
-  mark.addEventListener("click", () => {{
-    document.getElementById("said").textContent = words;
-    if (p.url) {{ const player = document.getElementById("player"); player.src = p.url; player.play(); }}
-  }});
-  map.append(mark);
+const part = id => document.getElementById(id);
+const offer = (id, values) => values.forEach(value => part(id).append(new Option(value, value)));
+offer("episode", episodes.map((points, i) => i + 1));
+offer("colour", ["class", "role", "answer", ...Object.keys(Object.assign({{}}, ...episodes[0].map(p => p.facts)))]);
+function draw() {{
+  const points = episodes[part("episode").value - 1], key = part("colour").value;
+  const value = p => String((key in p ? p[key] : p.facts[key]) ?? "");
+  const order = (a, b) => a.localeCompare(b, "en", {{numeric: true}});
+  const names = [...new Set(points.map(value))].filter(name => name).sort(order);
+  const hue = name => name ? "hsl(" + Math.round(360 * names.indexOf(name) / names.length) + ",70%,55%)" : "#ddd";
+  part("map").replaceChildren();
+  part("key").replaceChildren();
+  for (const p of points) {{
+    const mark = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    mark.setAttribute("d", shapes[p.role]);
+    mark.setAttribute("fill", hue(value(p)));
+    mark.setAttribute("transform", `translate(${{p.x}},${{p.y}})`);
+    const mistake = p.answer && p.answer !== p.class ? ", taken for " + p.answer : "";
+    const words = `${{p.class}} (${{p.role}}${{mistake}}) ${{p.clip}}`;
+    const title = document.createElementNS("http://www.w3.org/2000/svg", "title");
+    title.textContent = words;
+    mark.append(title);
+    mark.addEventListener("click", () => {{
+      part("said").textContent = words;
+      if (p.url) {{ const player = part("player"); player.src = p.url; player.play(); }}
+    }});
+    part("map").append(mark);
+  }}
+  for (const name of names) {{
+    const word = document.createElement("span");
+    word.textContent = "\\u25cf " + name + "  ";
+    word.style.color = hue(name);
+    part("key").append(word);
+  }}
 }}
-for (const name of names) {{
-  const word = document.createElement("span");
-  word.textContent = "\\u25cf " + name + "  ";
-  word.style.color = hue(name);
-  document.getElementById("key").append(word);
-}}
+part("episode").addEventListener("change", draw);
+part("colour").addEventListener("change", draw);
+draw();
 </script></html>
 """
 
 
-def space_page(space: Space, title: str, urls: Mapping[str, str]) -> str:
-    """The same as a page of its own, where a mark plays its file; `urls` by clip."""
+def space_page(
+    spaces: Sequence[Space], title: str, urls: Mapping[str, str], facts: Mapping[str, Mapping[str, Any]] | None = None
+) -> str:
+    """Episodes to choose from as a page of its own, where a mark plays its file.
+
+    `urls` are by clip, and so are `facts`: further columns to colour by.
+    """
+    episodes = [_marks(space, urls, facts or {}) for space in spaces]
+    data = json.dumps(episodes, ensure_ascii=False).replace("</", "<\\/")
+    return PAGE.format(title=html.escape(title), episodes=data)
+
+
+def _marks(space: Space, urls: Mapping[str, str], facts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     low, high = space.points.min(0), space.points.max(0)
     place = 30 + (space.points - low) / np.maximum(high - low, 1e-9) * np.array([840, 580])
     rows = zip(place.round(1).tolist(), space.roles, space.classes, space.answers, space.clips, strict=True)
-    points = [
-        {"x": x, "y": y, "role": role, "class": name, "answer": said, "clip": clip, "url": urls.get(clip, "")}
+    return [
+        {"x": x, "y": y, "role": role, "class": name, "answer": said, "clip": clip}
+        | {"url": urls.get(clip, ""), "facts": dict(facts.get(clip, {}))}
         for (x, y), role, name, said, clip in rows
     ]
-    data = json.dumps(points, ensure_ascii=False).replace("</", "<\\/")
-    return PAGE.format(title=html.escape(title), points=data)

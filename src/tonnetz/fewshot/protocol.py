@@ -36,6 +36,7 @@ class Protocol:
         rounds: of the bootstrap over recordings and classes.
         file: list of episodes of `job=episodes`, instead of drawn ones.
         map: how an episode is laid out in the plane: tsne, umap (extra) or pca.
+        maps: episodes of a test that are laid out, the first ones.
     """
 
     episodes: int = 1000
@@ -51,9 +52,19 @@ class Protocol:
     rounds: int = 1000
     file: str | None = None
     map: str = "tsne"
+    maps: int = 6
 
     def __post_init__(self) -> None:
-        least = {"episodes": 1, "valid_episodes": 1, "ways": 2, "queries": 1, "unknown": 0, "seed": 0, "rounds": 0}
+        least = {
+            "episodes": 1,
+            "valid_episodes": 1,
+            "ways": 2,
+            "queries": 1,
+            "unknown": 0,
+            "seed": 0,
+            "rounds": 0,
+            "maps": 1,
+        }
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise UserError(f"task.evaluation.{name}={getattr(self, name)}: need {low} or more")

@@ -15,6 +15,8 @@ from tonnetz.fewshot.protocol import Answers, Protocol
 from tonnetz.taxonomy import Taxonomy
 
 ByShots = Mapping[int, Mapping[str, Answers]]
+TOLD = ("id", "path", "class", "labels", "split", "corpus", "audio", "header", "number", "sample_rate")  # no colours
+SHADES = 40  # values that colours can tell apart, at most
 SHOWN = ("accuracy", "severity", "ece", "auroc")
 
 
@@ -60,16 +62,19 @@ def write_tables(
     _write(folder / "answers.csv", answer_table(answers[max(answers)][reference], ladder, ids, recordings))
 
 
-def write_space(folder: Path, space: Any, frame: pl.DataFrame, title: str) -> None:
-    """Write space.html: an episode as a map whose marks play their files, the part of it that the clip is."""
+def write_space(folder: Path, spaces: Sequence[Any], frame: pl.DataFrame, title: str) -> None:
+    """Write space.html: episodes as maps whose marks play their files, the part of it that the clip is."""
     from tonnetz.fewshot.figures import space_page
 
     urls = {}
     for clip, path, offset, duration in frame.select("id", "path", "offset", "duration").iter_rows():
         end = "" if duration is None else f",{offset + duration:.3f}"
         urls[clip] = f"{Path(path).resolve().as_uri()}#t={offset:.3f}{end}"
+    columns = [name for name in frame.columns if name not in TOLD and 1 < frame[name].n_unique() <= SHADES]
+    columns = [name for name in columns if frame[name].dtype.is_numeric() or frame[name].dtype == pl.String]
+    facts = dict(zip(frame["id"], frame.select(columns).to_dicts(), strict=True)) if columns else {}
     with replacing(folder / "space.html") as part:
-        part.write_text(space_page(space, title, urls), encoding="utf-8")
+        part.write_text(space_page(spaces, title, urls, facts), encoding="utf-8")
 
 
 def outline(tree: str, classes: Sequence[str]) -> str:

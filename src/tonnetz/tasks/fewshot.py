@@ -345,7 +345,8 @@ class FewShot(Task):
         units = names.rank("dense").cast(pl.Int64).to_torch()
         rows = head_rows(found["answers"], found["ladder"], OWN, self.protocol, self.heads, units)
         write_tables(folder, rows, found["answers"], found["ladder"], frame["id"].to_list(), OWN, names.to_list())
-        write_space(folder, self._space(), frame, "the first episode of the test")
+        spaces = [self._space(number) for number in range(min(self.protocol.maps, len(found["own"].target)))]
+        write_space(folder, spaces, frame, "episodes of the test")
         show_heads(rows)
 
     def figures(self, stage: str) -> dict[str, Any]:
@@ -370,17 +371,18 @@ class FewShot(Task):
         drawn["space"] = draw.space_figure(self._space(), title)
         return drawn
 
-    def _space(self) -> Any:
-        """The first test episode in the plane."""
+    def _space(self, number: int = 0) -> Any:
+        """A test episode in the plane."""
         from tonnetz.fewshot.figures import episode_space
 
         found = self.outcome["test"]
-        if "space" not in found:
+        spaces = found.setdefault("spaces", {})
+        if number not in spaces:
             clips = self.data.split(self.tested)["id"].to_list()
-            support = found["episodes"].support[0]
+            support = found["episodes"].support[number]
             facts = found["z"], support, found["own"], found["ladder"], clips
-            found["space"] = episode_space(*facts, method=self.protocol.map)
-        return found["space"]
+            spaces[number] = episode_space(*facts, method=self.protocol.map, number=number)
+        return spaces[number]
 
     def projector(self, stage: str) -> tuple[Tensor, list[list[str]], list[str], Tensor | None] | None:
         """For TensorBoard: the vector of every clip, with its class and its part in the first episode."""
