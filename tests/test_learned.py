@@ -49,7 +49,12 @@ def test_marks_are_of_sound_and_not_of_names(tmp_path):
 
 def test_corpora_with_tracks_to_test_are_noticed(gtzan):
     assert opened([Gtzan(gtzan)]) == []
-    assert opened([Gtzan(gtzan, split="train")]) == ["gtzan"]
+    whole = Gtzan(gtzan, split="train")
+    assert opened([whole]) == ["gtzan"]
+    whole.only = "train"
+    assert opened([whole]) == []
+    whole.only = "test"
+    assert opened([whole]) == ["gtzan"]
     assert opened([Gtzan(gtzan, split="train", lists=None)]) == []  # names no splits
 
 

@@ -71,4 +71,5 @@ def seen(frame: pl.DataFrame, found: Mapping[str, Any]) -> int:
 def opened(corpora: Sequence[Corpus]) -> list[str]:
     """Names of the corpora all of which is trained on, though they name tracks to validate or test."""
     whole = [corpus for corpus in corpora if corpus.split == "train"]
-    return [corpus.name for corpus in whole if any(row.get("split") in ("valid", "test") for row in corpus.tracks())]
+    taken = [{corpus.only} if corpus.only else {row.get("split") for row in corpus.tracks()} for corpus in whole]
+    return [corpus.name for corpus, splits in zip(whole, taken, strict=True) if splits & {"valid", "test"}]

@@ -82,6 +82,8 @@ def test_numbers_become_classes_of_equal_size():
     assert values["test"].tolist() == [1, 1, 1, 1]
     with pytest.raises(UserError, match="too few different values"):
         targets(frames(number=[1.0] * 12), "number", bins=2)
+    with pytest.raises(UserError, match=r"job\.kind=number"):
+        targets(frames(number=numbers), "number", kind="number", bins=2)
     with pytest.raises(UserError, match="one column of numbers"):
         targets(frames(number=numbers), ["number", "number"], bins=2)
 

@@ -57,7 +57,7 @@ class AudioData(L.LightningDataModule):
         split_level: with classes: deal them out within the nodes of so high a level of the taxonomy; 1 at the root.
         held_out: with classes: split -> nodes of the taxonomy (families) all of whose classes go there.
         fixed: with classes: split -> classes that go there, or the file partition.json of job=partition.
-        minimum: with classes: so many go to every split at least.
+        min_classes: with classes: so many go to every split at least.
         apart: with classes: column (group, artist) whose values no two splits may share.
         base: with classes: share of the recordings of training classes that the test gets, too.
         select: split whose score chooses checkpoints; ``test`` cheats, and needs `allow_test_selection`.
@@ -105,7 +105,7 @@ class AudioData(L.LightningDataModule):
         split_level: int = 2,
         held_out: Mapping[str, Sequence[str]] | None = None,
         fixed: Mapping[str, Sequence[str]] | str | None = None,
-        minimum: int = 1,
+        min_classes: int = 1,
         apart: str | None = None,
         base: float = 0.0,
         select: str = "valid",
@@ -133,7 +133,7 @@ class AudioData(L.LightningDataModule):
         self.split_by, self.unseen = split, {"valid_unseen": valid_unseen, "test_unseen": test_unseen}
         self.split_level, self.held_out, self.fixed = split_level, held_out or None, read_parts(fixed)
         self.base, self.select, self.window_keys = base, select, windows
-        self.minimum, self.apart = minimum, apart
+        self.min_classes, self.apart = min_classes, apart
         self.partition: dict[str, str] = {}  # class -> split, where the classes are dealt out
         self.notes: list[str] = []  # what to say about labels and splits
         self.lists = dict(lists or {})
@@ -234,7 +234,7 @@ class AudioData(L.LightningDataModule):
             self.fixed,
             known,
             self.base,
-            self.minimum,
+            self.min_classes,
             self.apart,
         )
         self.notes += notes

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 from torch import Tensor
 
 from tonnetz.atomic import replacing
@@ -70,9 +71,9 @@ def write_space(folder: Path, spaces: Sequence[Any], frame: pl.DataFrame, title:
     for clip, path, offset, duration in frame.select("id", "path", "offset", "duration").iter_rows():
         end = "" if duration is None else f",{offset + duration:.3f}"
         urls[clip] = f"{Path(path).resolve().as_uri()}#t={offset:.3f}{end}"
-    columns = [name for name in frame.columns if name not in TOLD and 1 < frame[name].n_unique() <= SHADES]
-    columns = [name for name in columns if frame[name].dtype.is_numeric() or frame[name].dtype == pl.String]
-    facts = dict(zip(frame["id"], frame.select(columns).to_dicts(), strict=True)) if columns else {}
+    plain = frame.select(cs.numeric() | cs.string()).drop(TOLD, strict=False)
+    columns = [column.name for column in plain if 1 < column.n_unique() <= SHADES]
+    facts = {row.pop("id"): row for row in frame.select("id", *columns).iter_rows(named=True)}
     with replacing(folder / "space.html") as part:
         part.write_text(space_page(spaces, title, urls, facts), encoding="utf-8")
 

@@ -31,7 +31,9 @@ def run(cfg: DictConfig, run: Run) -> None:
     sizes = _sizes(cfg.job.sizes)
     if sizes:
         counts = {name: count for name, count in counts.items() if name in data.partition}
-        found = partition(counts, tree, sizes, cfg.data.split_level, data.split_seed, minimum=data.minimum, **forced)
+        found = partition(
+            counts, tree, sizes, cfg.data.split_level, data.split_seed, minimum=data.min_classes, **forced
+        )
         splits, report = found.splits, found.report
     else:
         splits, report = data.partition, data.notes

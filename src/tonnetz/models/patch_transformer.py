@@ -92,15 +92,13 @@ class PatchTransformer(Backbone):
         time = sinusoids(-(-count // self.rows), self.dim, self.row.device)  # (T', D)
         return (time[:, None] + self.row).flatten(0, 1)[:count]  # (count, D)
 
-    def encode(self, patches: Tensor, keep: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
-        """Embed patches (B, L, values), all or those of the indices ``keep`` (B, K), as (B, L or K, D).
+    def steps(
+        self, patches: Tensor, keep: Tensor | None = None, valid: Tensor | None = None
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield the taps of patches (B, L, values), all or those of the indices ``keep`` (B, K), as (B, L or K, D).
 
         ``valid`` (B, L) excludes padding. The others are not computed at all: the time is that of K patches.
         """
-        *_, (_, h) = self._steps(patches, keep, valid)
-        return h
-
-    def _steps(self, patches: Tensor, keep: Tensor | None, valid: Tensor | None) -> Iterator[tuple[str, Tensor]]:
         position = self.positions(patches.shape[1]).expand(patches.shape[0], -1, -1)  # (B, L, D)
         if keep is not None:
             patches = patches.gather(1, keep[..., None].expand(-1, -1, self.patch_dim))  # (B, K, values)
@@ -117,13 +115,12 @@ class PatchTransformer(Backbone):
         """Yield the embedded patches, every block and the output, the mean of each column, all (B, T', D)."""
         valid = None if mask is None else self.valid(mask)
         patches = self.patches(x, mask)
-        if self.training and self.visible < 1:
-            keep = self.drawn(patches, valid)
-            for name, h in self._steps(patches, keep, valid):
-                yield name, self._columns(h, keep, patches.shape[1] // self.rows), self.stride
-            return
-        for name, h in self._steps(patches, None, valid):
-            yield name, h.unflatten(1, (-1, self.rows)).mean(2), self.stride
+        keep = self.drawn(patches, valid) if self.training and self.visible < 1 else None
+        for name, h in self.steps(patches, keep, valid):
+            if keep is None:
+                yield name, h.unflatten(1, (-1, self.rows)).mean(2), self.stride
+            else:
+                yield name, self._columns(h, keep, patches.shape[1] // self.rows, valid), self.stride
 
     def drawn(self, patches: Tensor, valid: Tensor | None) -> Tensor:
         """Which patches (B, K) of (B, L, values) are visible, by chance; those that are padding come last."""
@@ -131,8 +128,12 @@ class PatchTransformer(Backbone):
         chance = chance if valid is None else chance + (~valid).float()
         return chance.argsort(1)[:, : max(1, round(self.visible * patches.shape[1]))]
 
-    def _columns(self, h: Tensor, keep: Tensor, columns: int) -> Tensor:
-        """Mean (B, T', D) by column of the patches (B, K, D) that are kept; of all of them where a column has none."""
+    def _columns(self, h: Tensor, keep: Tensor, columns: int, valid: Tensor | None) -> Tensor:
+        """Mean (B, T', D) by column of the patches (B, K, D) that are kept; of all of them where a column has none.
+
+        Of the latter padding is left out.
+        """
         member = functional.one_hot(keep // self.rows, columns).to(h.dtype).mT  # (B, T', K)
-        count = member.sum(2, keepdim=True)
-        return torch.where(count > 0, member @ h / count.clamp(min=1), h.mean(1, keepdim=True))
+        real = torch.ones_like(keep) if valid is None else valid.gather(1, keep)  # (B, K)
+        weight = torch.where(member.any(2, keepdim=True), member, real[:, None].to(h.dtype))
+        return weight @ h / weight.sum(2, keepdim=True).clamp(min=1)

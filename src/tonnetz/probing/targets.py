@@ -44,11 +44,12 @@ def targets(
         known = next(iter(frames.values())).columns
         if name not in known:
             raise UserError(f"job.target={name}: the track table has no such column{suggest(name, known)}")
+    kind = kind or ("classes" if bins is not None else _guess(frames, columns))
     if bins is not None:
+        if kind != "classes":
+            raise UserError(f"job.kind={kind}: job.bins makes classes of numbers; leave one of them out")
         names, values = _binned(frames, columns, bins)
-        return Goal(kind or "classes", names, metric or ""), values
-    kind = kind or _guess(frames, columns)
-    if kind == "multilabel":
+    elif kind == "multilabel":
         names, values = _multilabel(frames, columns)
     elif kind == "number":
         names, values = tuple(columns), _numbers(frames, columns)

@@ -156,9 +156,8 @@ class Contrastive(Task):
             return row
         if split not in self._codes:
             table = self.data.table
-            place = {number: i for i, number in enumerate(table["number"])}
-            chosen = [place[number] for number in self.data.split(split)["number"]]
-            self._codes[split] = torch.from_numpy(kin_codes(table, self.kin)[chosen])
+            code = dict(zip(table["number"], kin_codes(table, self.kin).tolist(), strict=True))
+            self._codes[split] = torch.tensor([code[number] for number in self.data.split(split)["number"]])
         return self._codes[split].to(row.device)[row]
 
     def on_train_start(self) -> None:
