@@ -6,6 +6,7 @@ import io
 import os
 import re
 import struct
+import wave
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +80,8 @@ def read(
             if offset:
                 file.seek(min(round(offset * rate), file.frames))
             count = -1 if seconds is None else round(seconds * rate)
-            audio = file.read(count, dtype="float32", always_2d=True).mean(1)  # (N,)
+            audio = file.read(count, dtype="float32")  # (N,) or (N, C)
+            audio = audio.mean(1) if audio.ndim == 2 else audio  # (N,)
     except soundfile.LibsndfileError:
         audio, rate = _read_av(path)
         begin = round(offset * rate)
@@ -172,10 +174,11 @@ def resample(audio: np.ndarray, source: int, target: int) -> np.ndarray:
 
 def write(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
     """Write (N,) float32 in [-1, 1] as a 16-bit PCM wav file, atomically; values outside are clipped."""
-    import soundfile
-
-    whole = io.BytesIO()  # libsndfile does not tell when it could not write all
-    soundfile.write(whole, np.clip(audio, -1.0, 1.0), sample_rate, subtype="PCM_16", format="WAV")
+    samples = np.rint(np.clip(audio, -1.0, 1.0) * np.float32(32767)).astype("<i2")  # (N,)
+    whole = io.BytesIO()
+    with wave.open(whole, "wb") as file:
+        file.setparams((1, 2, sample_rate, len(samples), "NONE", ""))
+        file.writeframesraw(samples.tobytes())
     with replacing(path) as part:
         part.write_bytes(whole.getbuffer())
 

@@ -239,7 +239,8 @@ def test_bench_of_cover_song_identification(cli, corpus, tmp_path):
     assert (result["vectors"], result["recordings"]) == (4000, 2000)
     assert result["same"] > 0.8
     assert 0 < result["best_ms"] <= result["faiss_ms"]
-    words = ["job=bench", "task=csi", "data=folder_works", f"data.root={corpus}", "job.prepare=true"]
+    words = ["job=bench", "task=csi", "frontend=cqt_coverhunter", "data=folder_works", f"data.root={corpus}"]
+    words.append("job.prepare=true")
     done = cli(*words, run="prepared")
     assert done.status == 0, done.err
     result = done.json("bench.json")
@@ -249,6 +250,8 @@ def test_bench_of_cover_song_identification(cli, corpus, tmp_path):
     assert result["real_time"] == pytest.approx(
         seconds / (result["audio_seconds"] + result["feature_seconds"]), rel=1e-3
     )
+    assert result["times_as_fast"] == pytest.approx(result["real_time"] / result["published_real_time"])
+    assert result["difference_db"] < 0.01  # of the front-end from the way of its authors
     assert [path.name for path in done.folder.iterdir() if path.is_dir() and path.name != ".hydra"] == []
     for word, told in (("job.recordings=0", "at least 1"), ("job.vectors=-1", "at least 1")):
         assert told in cli("job=bench", "task=csi", word, run="bad").err

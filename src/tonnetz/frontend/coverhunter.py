@@ -60,6 +60,12 @@ class CoverHunterCQT(Tunable):
 
     def make_bank(self, ratio: float) -> nn.Module:
         """The kernels with every frequency times ``ratio``."""
+        return KernelBank(self.kernels(ratio), self.raw_hop)
+
+    def kernels(self, ratio: float = 1.0) -> np.ndarray:
+        """Spectra (F, n_fft) about the frame's centre, over n_fft, zero below the threshold; every frequency times
+        ``ratio``.
+        """
         quality = 1 / (2 ** (1 / self.bins_per_octave) - 1)
         lowest = self.fmin * (2 ** (-1 / 24) if self.tuning else 1.0)  # room for any tuning
         n_fft = 2 ** math.ceil(math.log2(2 * round(quality * self.sample_rate / lowest / 2) + 1))
@@ -69,7 +75,7 @@ class CoverHunterCQT(Tunable):
             half = round(quality * self.sample_rate / hertz / 2)
             spectra[k] = kernel_spectrum(np.hamming(2 * half + 1), quality / (2 * half + 1), n_fft)
         spectra[np.abs(spectra) < self.threshold] = 0.0
-        return KernelBank(spectra / n_fft, self.raw_hop)
+        return spectra / n_fft
 
     def analyse(self, audio: Tensor, bank: nn.Module) -> Tensor:
         """Audio (B, C, N) -> dB (B, C, F, T)."""
