@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,3 +117,27 @@ def test_windows_cover_every_recording_at_every_tempo(root, tmp_path, hop):
         assert spans[0][0] <= 0.5
         assert max(end for _, end in spans) >= frames - 2
         assert all(after[0] <= before[1] + 2 for before, after in itertools.pairwise(spans))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux shows them")
+@pytest.mark.parametrize("source", ["audio", "features"])
+def test_reading_starts_no_threads(root, tmp_path, source):
+    """With OpenMP threads of the reader beside its own, those of the network would sleep between operations."""
+    plan = Plan(source=source, seconds=0.05)
+    module = AudioData([Folder(root)], Clock(), plan, tmp_path, batch_size=4, workers=0, valid=0.0, test=0.0)
+    dataset = module.dataset("train", True)
+    assert dataset.tracks.labels.shape == (4, 2)
+    rows = np.arange(20_000) % len(SECONDS)
+    pairs = list(zip(range(20_000), rows.tolist(), strict=True))
+    torch.randn(1000, 1000).exp()  # the threads of this one exist
+    seen = []
+
+    def read():
+        before = len(list(Path("/proc/self/task").iterdir()))
+        batch = dataset.__getitems__(pairs)
+        seen.extend((len(list(Path("/proc/self/task").iterdir())) - before, len(batch["row"])))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join()
+    assert seen == [0, 20_000]

@@ -40,7 +40,7 @@ class Tracks:
         self.samples = frame["samples"].to_numpy()  # (rows,)
         peak = frame["peak"].to_numpy() if normalize else np.ones(frame.height)
         self.gain = (1 / (32768 * peak)).astype(np.float32)  # (rows,) from int16 to audio
-        self.labels = torch.from_numpy(labels)  # (rows, K)
+        self.labels = labels  # (rows, K)
         self.number = frame["number"].to_numpy()  # (rows,) row in the feature store
         self.groups = groups  # (rows,) code of the plan's group, -1 unknown
         self.pool = pool  # of episodes, where the plan asks for them
@@ -66,11 +66,10 @@ class _Reader(Dataset[Batch]):
             values = self._features(rows, starts, window, np.ones(len(rows)) if tempi is None else tempi)
         else:
             values = self._audio(rows, starts, window)
-        row = torch.from_numpy(rows)
         values |= {
-            "row": row,
+            "row": torch.from_numpy(rows),
             "start": torch.from_numpy(starts / self.sample_rate),
-            "label": self.tracks.labels[row],
+            "label": torch.from_numpy(self.tracks.labels[rows]),
         }
         if self.tracks.groups is not None:
             values["group"] = torch.from_numpy(self.tracks.groups[rows])
@@ -207,7 +206,9 @@ class Loader(DataLoader[Batch]):
     """Reads batches ahead in threads, and remembers its place in the epoch for the checkpoint.
 
     Reading prepared audio is one system call an excerpt, which releases Python's lock; processes would only add the
-    cost of sending every batch. Lightning sees a DataLoader.
+    cost of sending every batch. What runs in these threads computes with NumPy: an operation of torch, even a small
+    one, would start OpenMP threads there, and with more of them than cores those of the network sleep between
+    operations (half the speed on two cores). Lightning sees a DataLoader.
     """
 
     dataset: Any  # wider than torch's types: whole batches come from __getitems__, the sampler has a place

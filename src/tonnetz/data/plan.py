@@ -126,7 +126,7 @@ class Plan:
         """The batches of training."""
         if self.group is not None:
             return GroupStream(tracks.groups, batch_size, self.items, self.steps, seed, **ranks)
-        weights = balance_weights(tracks.labels.numpy(), self.balance)
+        weights = balance_weights(tracks.labels, self.balance)
         return Stream(len(tracks), batch_size, self.steps, seed, weights=weights, **ranks)
 
 

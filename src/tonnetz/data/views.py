@@ -35,7 +35,7 @@ class ViewPlan(Plan):
 
     def stream(self, tracks: Any, batch_size: int, seed: int, ranks: dict[str, int]) -> Stream:
         """The batches of training."""
-        weights = balance_weights(tracks.labels.numpy(), self.balance)
+        weights = balance_weights(tracks.labels, self.balance)
         return ViewStream(len(tracks), batch_size, self.steps, seed, weights=weights, **ranks, views=self.views)
 
     def place(self, starts: np.ndarray, room: np.ndarray, window: int) -> np.ndarray:

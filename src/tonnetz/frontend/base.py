@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from tonnetz.errors import UserError
 
+CACHED = 2**17  # samples at a time of front-ends by STFT: 2.5 times as fast as 600 seconds at once
+
 
 class Frontend(nn.Module):
     """Audio (B, C, N) in [-1, 1] -> features (B, C', F, T) float32, T = N // hop + 1 centred frames.
@@ -21,6 +23,8 @@ class Frontend(nn.Module):
     ``raw_hop`` samples per frame before. ``floor`` is the value that fills up short crops of stored features,
     None for the crop's own minimum.
 
+    ``compute`` sees each example alone: no number may depend on the others of the batch.
+
     A subclass writes ``compute`` and sets ``version`` up by one whenever its numbers change. Windows and
     kernels are non-persistent buffers: a checkpoint holds no front-end weights, only ``params`` and the
     fingerprint.
@@ -28,6 +32,9 @@ class Frontend(nn.Module):
 
     version: int = 1
     floor: float | None = None
+    cached: int | None = (
+        None  # samples whose spectra stay in a processor's cache: a CPU takes examples in such portions
+    )
 
     def __init__(
         self, sample_rate: int, hop: int, channels: int, bins: int, params: dict[str, Any], mean_size: int = 1
@@ -59,7 +66,16 @@ class Frontend(nn.Module):
     def forward(self, audio: Tensor) -> Tensor:
         """Audio (B, C, N) of any float type -> features (B, C', F, T) float32, whatever autocast says."""
         with torch.autocast(audio.device.type, enabled=False):
-            return self.finish(mean_pool(self.compute(audio.float()), self.mean_size))  # (B, C', F, T)
+            parts = [
+                self.finish(mean_pool(self.compute(part.float()), self.mean_size)) for part in self._portions(audio)
+            ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)  # (B, C', F, T)
+
+    def _portions(self, audio: Tensor) -> tuple[Tensor, ...]:
+        graph = torch.jit.is_tracing() or torch.compiler.is_compiling()  # there the number of examples is not known
+        if graph or self.cached is None or audio.device.type != "cpu":
+            return (audio,)
+        return audio.split(max(1, self.cached // max(audio[0].numel(), 1)))
 
     def raw_frames(self, lengths: Tensor) -> Tensor:
         """Valid samples (B,) -> valid frames before mean-pooling (B,)."""

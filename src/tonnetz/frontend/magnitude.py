@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tonnetz.frontend.base import Frontend, check_fft, check_range, reflect
-from tonnetz.frontend.mel import mel_spectrogram
+from tonnetz.frontend.base import CACHED, Frontend, check_fft, check_range
+from tonnetz.frontend.spectrum import Spectrum, mel_bank
 
 
 class MelMagnitude(Frontend):
@@ -15,7 +15,9 @@ class MelMagnitude(Frontend):
     ``librosa.feature.melspectrogram(..., power=1, win_length=window, pad_mode="reflect")``. One second is 126 frames.
     """
 
+    cached = CACHED
     floor = 0.0
+    bank: Tensor
 
     def __init__(
         self,
@@ -35,9 +37,9 @@ class MelMagnitude(Frontend):
         check_fft(n_fft)
         params = {"sample_rate": sample_rate, "n_fft": n_fft, "window": window, "hop": hop}
         super().__init__(sample_rate, hop, 1, bins, params | {"bins": bins, "fmin": fmin, "fmax": top}, mean_size)
-        self.pad = n_fft // 2
-        self.mel = mel_spectrogram(sample_rate, n_fft, window, hop, bins, (fmin, top), power=1.0)
+        self.spectrum = Spectrum(n_fft, hop, window)
+        self.register_buffer("bank", mel_bank(sample_rate, n_fft, bins, (fmin, top)), persistent=False)  # (., F)
 
     def compute(self, audio: Tensor) -> Tensor:
         """Audio (B, C, N) -> magnitudes (B, C, F, T)."""
-        return self.mel(reflect(audio, self.pad))
+        return (self.spectrum(audio).sqrt() @ self.bank).transpose(-1, -2).contiguous()

@@ -4,31 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 from torchaudio.functional import create_dct
-from torchaudio.transforms import MelSpectrogram
 
 from tonnetz.errors import UserError
-from tonnetz.frontend.base import Frontend, check_fft, check_range, forget_buffers, reflect
-
-
-def mel_spectrogram(
-    sample_rate: int, n_fft: int, window: int, hop: int, bins: int, band: tuple[float, float], power: float
-) -> MelSpectrogram:
-    """torchaudio's mel spectrogram as librosa has it: Slaney's scale and area norm; ``reflect`` pads the frames."""
-    mel = MelSpectrogram(
-        sample_rate=sample_rate,
-        n_fft=n_fft,
-        win_length=window,
-        hop_length=hop,
-        n_mels=bins,
-        f_min=band[0],
-        f_max=band[1],
-        power=power,
-        center=False,  # ``reflect`` takes short signals too
-        mel_scale="slaney",
-        norm="slaney",
-    )
-    forget_buffers(mel)
-    return mel
+from tonnetz.frontend.base import CACHED, Frontend, check_fft, check_range
+from tonnetz.frontend.spectrum import Spectrum, mel_bank
 
 
 class LogMel(Frontend):
@@ -38,6 +17,9 @@ class LogMel(Frontend):
     ``top_db``: equal to ``librosa.power_to_db(librosa.feature.melspectrogram(..., pad_mode="reflect"),
     amin=floor, top_db=None)``.
     """
+
+    cached = CACHED
+    bank: Tensor
 
     def __init__(
         self,
@@ -62,13 +44,14 @@ class LogMel(Frontend):
         params = {"n_fft": n_fft, "fmin": fmin, "fmax": top, "floor": floor}
         params |= {"sample_rate": sample_rate, "hop": hop, "bins": bins}
         super().__init__(sample_rate, hop, 1, bins, params, mean_size)
-        self.pad, self.least = n_fft // 2, floor
-        self.mel = mel_spectrogram(sample_rate, n_fft, n_fft, hop, bins, (fmin, top), power=2.0)
+        self.least = floor
+        self.spectrum = Spectrum(n_fft, hop)
+        self.register_buffer("bank", mel_bank(sample_rate, n_fft, bins, (fmin, top)), persistent=False)  # (., F)
 
     def compute(self, audio: Tensor) -> Tensor:
         """Audio (B, C, N) -> dB (B, C, F, T)."""
-        power = self.mel(reflect(audio, self.pad))  # (B, C, F, T)
-        return 10.0 * power.clamp(min=self.least).log10()
+        power = self.spectrum(audio) @ self.bank  # (B, C, T, F)
+        return (10.0 * power.clamp(min=self.least).log10()).transpose(-1, -2).contiguous()
 
 
 class MFCC(Frontend):
@@ -78,6 +61,7 @@ class MFCC(Frontend):
     1980).
     """
 
+    cached = CACHED
     dct: Tensor
 
     def __init__(

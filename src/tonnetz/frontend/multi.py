@@ -6,11 +6,11 @@ import librosa
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchaudio.transforms import Spectrogram
 
 from tonnetz.errors import UserError
-from tonnetz.frontend.base import Frontend, check_fft, check_range, forget_buffers, reflect
+from tonnetz.frontend.base import CACHED, Frontend, check_fft, check_range
 from tonnetz.frontend.mel import LogMel
+from tonnetz.frontend.spectrum import Spectrum
 
 
 class MultiSpec(Frontend):
@@ -22,6 +22,7 @@ class MultiSpec(Frontend):
     is stretched to ``bins`` rows by nearest-neighbour interpolation.
     """
 
+    cached = CACHED
     frequencies: Tensor
     pitch_classes: Tensor
 
@@ -51,12 +52,9 @@ class MultiSpec(Frontend):
         params |= {"chroma_n_fft": chroma_n_fft, "sample_rate": sample_rate, "hop": hop, "bins": bins}
         super().__init__(sample_rate, hop, 3, bins, params=params)
         self.mel = LogMel(sample_rate, n_fft, hop, mels, fmin, top, floor=1e-10)
-        self.magnitude = Spectrogram(n_fft, hop_length=hop, power=1.0, center=False)
-        self.power = Spectrogram(chroma_n_fft, hop_length=hop, power=2.0, center=False)
-        forget_buffers(self.magnitude)
-        forget_buffers(self.power)
+        self.spectrum, self.fine = Spectrum(n_fft, hop), Spectrum(chroma_n_fft, hop)
         bank = librosa.filters.chroma(sr=sample_rate, n_fft=chroma_n_fft, tuning=0.0, n_chroma=chroma)
-        self.register_buffer("pitch_classes", torch.from_numpy(bank).float(), persistent=False)  # (12, F)
+        self.register_buffer("pitch_classes", torch.from_numpy(bank.T).float(), persistent=False)  # (F, 12)
         self.register_buffer("frequencies", torch.linspace(0, 1, n_fft // 2 + 1), persistent=False)  # (F,)
 
     def compute(self, audio: Tensor) -> Tensor:
@@ -66,12 +64,10 @@ class MultiSpec(Frontend):
 
     def centroid(self, audio: Tensor) -> Tensor:
         """Audio (B, 1, N) -> sum(f |X|) / sum(|X|) as a fraction of half the sample rate, (B, 1, 1, T)."""
-        magnitude = self.magnitude(reflect(audio, self.magnitude.n_fft // 2))  # (B, 1, F, T)
-        moment = torch.einsum("f,bcft->bct", self.frequencies, magnitude)  # (B, 1, T)
-        return (moment / magnitude.sum(-2).clamp(min=1e-30)).unsqueeze(-2)  # (B, 1, 1, T)
+        magnitude = self.spectrum(audio).sqrt()  # (B, 1, T, F)
+        return (magnitude @ self.frequencies / magnitude.sum(-1).clamp(min=1e-30)).unsqueeze(-2)  # (B, 1, 1, T)
 
     def chroma(self, audio: Tensor) -> Tensor:
         """Audio (B, 1, N) -> energy of the pitch classes, each frame over its maximum, (B, 1, 12, T)."""
-        power = self.power(reflect(audio, self.power.n_fft // 2))  # (B, 1, F, T)
-        energy = self.pitch_classes @ power  # (B, 1, 12, T)
-        return energy / energy.amax(-2, keepdim=True).clamp(min=1e-30)
+        energy = self.fine(audio) @ self.pitch_classes  # (B, 1, T, 12)
+        return (energy / energy.amax(-1, keepdim=True).clamp(min=1e-30)).transpose(-1, -2)

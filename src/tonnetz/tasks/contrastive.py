@@ -279,7 +279,7 @@ class Contrastive(Task):
     def _learned(self) -> Tensor:
         """Vectors and labels (N, D + K) of the middle of up to `bank` labelled training tracks."""
         source = self.data.dataset("train", train=True)
-        known = np.flatnonzero(source.tracks.labels.isfinite().any(1).numpy())
+        known = np.flatnonzero(np.isfinite(source.tracks.labels).any(1))
         known = np.sort(np.random.default_rng(self.seed).permutation(known)[: self.bank])
         known = known[self.global_rank :: self.trainer.world_size]
         window = source.samples(self.data.plan.span)
