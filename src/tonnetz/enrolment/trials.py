@@ -17,6 +17,9 @@ from tonnetz.fewshot.background import Background
 from tonnetz.fewshot.protocol import mean_by_row
 from tonnetz.metrics.openset import auroc
 
+BLIND = ("constant", "random")  # what does not listen: always the first class, nothing new; and dice for both
+Told = tuple[Tensor, dict[str, Tensor], dict[str, float]]  # answers (m,); novelties and threshold of files and windows
+
 
 @dataclass(frozen=True)
 class Trials:
@@ -75,7 +78,7 @@ def trial(
     ways: Sequence[str],
     random: np.random.Generator,
 ) -> list[dict[str, Any]]:
-    """One draw; a row each way of measuring novelty, and in `classes` a row each class.
+    """One draw; a row each way of measuring novelty and each of `BLIND`, and in `classes` a row each class.
 
     `found` are vectors (M, D) of windows and `row` (M,) of the files that have the labels (N,).
     """
@@ -85,36 +88,59 @@ def trial(
     enrolment = Enrolment.build(facts, examples, vectors, row, attach=False, background=background)
     windows, part = _of(found, asked)
     whole = mean_by_row(windows, part, len(asked))
-    said = [enrolment.names[i] for i in enrolment.distances(whole).argmin(1).tolist()]
-    right = torch.from_numpy(labels[asked] == np.array(said)).double()
+    sizes = {"file": len(asked), "window": len(part)}
     known = torch.from_numpy(np.isin(labels[asked], taught))
-    head = {
-        "taught": ";".join(taught),
-        "unknown": ";".join(sorted({*labels[asked]} - {*taught})),
-        "accuracy": float(right[known].mean()),
-    }
-    rows = []
+    heard = {"file": known, "window": known[part]}
+    said = enrolment.distances(whole).argmin(1)
+    told: dict[str, Told] = {}
     for way in ways:
-        measures, rejected = _told("file", enrolment, whole, known, trials.accept, way)
-        more, _ = _told("window", enrolment, windows, known[part], trials.accept, way)
-        classes = _classes(enrolment.names, labels[asked], right, rejected)
-        rows.append({"novelty": way, **head, **measures, **more, "classes": classes})
+        limits = {kind: _limit(enrolment, kind, trials.accept, way) for kind in sizes}
+        new = {kind: enrolment.novelties(z, way).min(1).values for kind, z in (("file", whole), ("window", windows))}
+        told[way] = said, new, limits
+    told |= _blind(sizes, len(enrolment.names), trials.accept, random.spawn(1)[0])
+    rows = []
+    for way, (answer, new, limits) in told.items():
+        right = torch.from_numpy(labels[asked] == np.array(enrolment.names)[answer.numpy()]).double()
+        measures: dict[str, float] = {}
+        for kind in sizes:
+            measures |= _told(kind, new[kind], limits[kind], heard[kind])
+        rows.append(
+            {
+                "novelty": way,
+                "taught": ";".join(taught),
+                "unknown": ";".join(sorted({*labels[asked]} - {*taught})),
+                "accuracy": float(right[known].mean()),
+                **measures,
+                "classes": _classes(enrolment.names, labels[asked], right, (new["file"] > limits["file"]).double()),
+            }
+        )
     return rows
 
 
-def _told(
-    kind: str, enrolment: Enrolment, z: Tensor, known: Tensor, accept: float, way: str
-) -> tuple[dict[str, float], Tensor]:
-    """How well the known are told from the unknown, and which share of either is rejected; and which (M,) are."""
-    new = enrolment.novelties(z, way).min(1).values
+def _limit(enrolment: Enrolment, kind: str, accept: float, way: str) -> float:
     limit = enrolment.limit(kind, accept, way).threshold
     assert limit is not None  # two files or more teach each class
+    return limit
+
+
+def _blind(sizes: Mapping[str, int], classes: int, accept: float, random: np.random.Generator) -> dict[str, Told]:
+    """What `BLIND` answer; dice reject as large a share as the threshold does of the examples."""
+    first = torch.zeros(sizes["file"], dtype=torch.long)
+    nothing = {kind: torch.zeros(size) for kind, size in sizes.items()}
+    drawn = torch.from_numpy(random.integers(classes, size=sizes["file"]))
+    dice = {kind: torch.from_numpy(random.random(size)) for kind, size in sizes.items()}
+    limits = (dict.fromkeys(sizes, limit) for limit in (0.0, accept))
+    return dict(zip(BLIND, zip((first, drawn), (nothing, dice), limits, strict=True), strict=True))
+
+
+def _told(kind: str, new: Tensor, limit: float, known: Tensor) -> dict[str, float]:
+    """How well the known are told from the unknown by their novelty, and which share of either is rejected."""
     rejected = (new > limit).double()
     return {
         f"{kind}_auroc": auroc(-new, known),
         f"{kind}_unknown_rejected": float(rejected[~known].mean()),
         f"{kind}_known_rejected": float(rejected[known].mean()),
-    }, rejected
+    }
 
 
 def _classes(taught: Sequence[str], labels: np.ndarray, right: Tensor, rejected: Tensor) -> list[dict[str, Any]]:

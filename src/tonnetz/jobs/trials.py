@@ -17,7 +17,7 @@ from tonnetz.device import choose_device
 from tonnetz.embedding import embed_files, plan_of
 from tonnetz.enrolment.examples import find_examples
 from tonnetz.enrolment.novelty import NOVELTY
-from tonnetz.enrolment.trials import Trials, trial
+from tonnetz.enrolment.trials import BLIND, Trials, trial
 from tonnetz.errors import UserError, suggest
 from tonnetz.jobs.enroll import background_of, facts_of
 from tonnetz.jobs.index import as_list
@@ -57,8 +57,8 @@ def run(cfg: DictConfig, run: Run) -> None:
     classes = [{**one, "novelty": row["novelty"], "draw": row["draw"]} for row in rows for one in row.pop("classes")]
     write_csv(run.folder / "trials.csv", rows)
     write_csv(run.folder / "classes.csv", classes)
-    run.facts["trials"] = {"draws": job.draws, "files": len(labels), **summary(rows, ways)}
-    show(run.facts["trials"], classes, ways)
+    run.facts["trials"] = {"draws": job.draws, "files": len(labels), **summary(rows, (*ways, *BLIND))}
+    show(run.facts["trials"], classes, (*ways, *BLIND))
     print(f"every draw: {run.folder / 'trials.csv'}; every class in it: {run.folder / 'classes.csv'}")
 
 
@@ -78,7 +78,7 @@ def chosen(found: list[tuple[Path, str, str]], names: Sequence[str]) -> list[tup
 
 
 def summary(rows: Sequence[dict[str, Any]], ways: Sequence[str]) -> dict[str, Any]:
-    """Mean of every measure with Student's 95 % interval over draws, by way of measuring novelty."""
+    """Mean of every measure with Student's 95 % interval over draws, by way of measuring novelty, and by chance."""
     measures = [key for key in rows[0] if key not in FACTS]
     found = {}
     for way in ways:
