@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shutil
 import threading
 from pathlib import Path
 
@@ -59,6 +60,21 @@ def test_an_excerpt_begins_where_it_says(root, tmp_path):
         first = (batch["start"] * RATE).round().long() // HOP
         torch.testing.assert_close(batch["features"][:, 0, 0], (first[:, None] + torch.arange(21)).float())
         assert (batch["lengths"] == 21).all()
+
+
+@pytest.mark.parametrize("source", ["audio", "features"])
+def test_any_file_name_is_read(root, tmp_path, source):
+    names = {"a/0": "Änglar, och/v 1 'q'.wav", "b/1": 'O"Neill $HOME/`x` [2];.wav'}
+    for given, name in names.items():
+        for folder, there in (("plain", f"{given}.wav"), ("Müller", name)):
+            (tmp_path / folder / there).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / f"{given}.wav", tmp_path / folder / there)
+    plain, odd = (
+        next(iter(data(tmp_path / folder, tmp_path / f"ö {folder}", source=source, seconds=4.0).windows("train")))
+        for folder in ("plain", "Müller")
+    )
+    assert len(plain[source]) == len(odd[source]) == 2
+    torch.testing.assert_close(odd[source][odd["lengths"].argsort()], plain[source][plain["lengths"].argsort()])
 
 
 def test_defined_excerpts_begin_with_their_track(root, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ class Tracks:
         pool: Pool | None = None,
     ) -> None:
         self.ids = np.array(frame["id"].to_list(), dtype=np.str_)  # (rows,)
-        self.paths = np.array(frame["audio"].to_list(), dtype=np.bytes_)  # (rows,)
+        self.paths = np.array([os.fsencode(path) for path in frame["audio"]], dtype=np.bytes_)  # (rows,)
         self.header = frame["header"].to_numpy()  # (rows,) bytes before the samples
         self.first = frame["first"].to_numpy()  # (rows,) samples into the prepared file
         self.samples = frame["samples"].to_numpy()  # (rows,)
