@@ -13,8 +13,10 @@ from omegaconf import OmegaConf
 from tests.conftest import ROOT
 from tests.jobs.test_csi import SMALL as SMALL_CSI
 from tests.jobs.test_csi import WORDS as WORKS
-from tonnetz.jobs.probe import read_preset, show, taps_of
+from tonnetz.jobs.probe import read_preset, taps_of
 from tonnetz.probing import features as feature_module
+from tonnetz.probing.baselines import complaints
+from tonnetz.probing.tables import show
 
 
 @pytest.fixture
@@ -74,6 +76,8 @@ def test_a_checkpoint_and_its_baselines(cli, trained, monkeypatch):
     assert table["constant"]["lead"] == lead
     assert "lead" in (report.folder / "report.md").read_text()
     assert (report.folder / "figures" / "report.png").exists()
+    assert report.json("report.json")["lacking"] == []
+    assert "no row" not in report.out + done.out
 
 
 def test_taps_columns_fractions_and_deformations(cli, trained, corpus):
@@ -103,6 +107,20 @@ def test_files_of_features_need_no_checkpoint(cli, trained, corpus, tmp_path):
     assert done.status == 0, done.err
     assert rows(done)["constant"]["lead"]["value"] > 0
     assert rows(done)["mfcc-mine"]["test"] == {"accuracy": 1.0, "macro_f1": 1.0}
+    lines = [line for line in done.out.splitlines() if line.startswith("no row")]
+    assert [line.split("'")[1] for line in lines] == ["random", "mfcc", "chroma"]
+    report = cli("job=report", f"job.runs=[{done.folder}]", run="report")
+    assert report.status == 0, report.err
+    lacking = report.json("report.json")["lacking"]
+    assert lacking[0].startswith("mine: no row 'random': files do not say which network made them; give ckpt=")
+    assert lacking[1].startswith("mine: no row 'mfcc': run it again with job.baselines=[random,mfcc,chroma,constant]")
+    assert all(line in report.out and line in (report.folder / "report.md").read_text() for line in lacking)
+    beside = cli(*FAST, trained, f"job.features={tmp_path / 'mfcc-mine'}", *data[-1:], "job.seeds=1", run="beside")
+    assert beside.status == 0, beside.err
+    assert list(rows(beside)) == ["mfcc-mine", "model", "constant"]
+    words = [trained, f"job.features={tmp_path / 'mfcc-mine'}", "job.baselines=[random]", "job.seeds=1"]
+    untrained = cli(*FAST, *words, run="untrained")
+    assert list(rows(untrained)) == ["mfcc-mine", "model", "random"]
     report = cli("job=report", f"job.runs=[{done.folder},{done.folder.parent / 'run'}]", run="report")
     assert report.status == 2
     assert "probe.json: no such file" in report.err
@@ -112,6 +130,20 @@ def test_files_of_features_need_no_checkpoint(cli, trained, corpus, tmp_path):
     (other / "probe.json").write_text(json.dumps(result | {"target": "tempo"}))
     report = cli("job=report", f"job.runs=[{done.folder},{other}]", run="report")
     assert "differ in target" in report.err
+
+
+def test_a_report_names_the_rows_that_runs_lack():
+    def result(*names, checkpoint="best.ckpt"):
+        rows = [{"features": name, "baseline": name != "model"} for name in ("model", *names)]
+        return {"rows": rows, "checkpoint": checkpoint}
+
+    whole = result("random conv1", "random conv2", "mfcc", "chroma", "constant")
+    assert complaints({"a": whole}) == []
+    bare = result("constant")
+    found = complaints({"a": whole, "b": bare, "c": result(checkpoint=None)})
+    assert [line.split(":")[:2] for line in found] == [["b", " no row 'random'"], ["c", " no row 'random'"]]
+    found = complaints({"b": bare, "c": result("mfcc")})
+    assert [line.split(": run")[0] for line in found] == ["b, c: no row 'random'", "b, c: no row 'chroma'"]
 
 
 def test_all_rows_are_judged_on_the_tracks_that_have_features(cli, corpus, tmp_path):

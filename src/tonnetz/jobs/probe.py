@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,19 @@ from tonnetz.jobs.prepare import summary
 from tonnetz.learned import seen
 from tonnetz.manifest import Run, write_csv, write_json
 from tonnetz.paths import config_folder
+from tonnetz.probing.baselines import BASELINES, absent, subjects
 from tonnetz.probing.deform import deformation
 from tonnetz.probing.features import EMBEDDING, Features, concatenated, extract, handcrafted, read_folder, summable
 from tonnetz.probing.goal import Goal
 from tonnetz.probing.grid import Probe, Protocol, expand
 from tonnetz.probing.lead import add_leads, best
 from tonnetz.probing.search import Settings, Units, judged, search
+from tonnetz.probing.tables import brief, caption, flat, markdown, name_of, score_bars, show_all
 from tonnetz.probing.targets import constant, fraction_of, targets
 from tonnetz.progress import progress_bar
 from tonnetz.quiet import quiet
 from tonnetz.tracks import SPLITS
 
-BASELINES = ("random", "mfcc", "chroma", "constant")
 JOINS = ("each", "concat", "sum", "all")
 Row = dict[str, Any]
 
@@ -62,7 +63,7 @@ def run(cfg: DictConfig, run: Run) -> float | None:
     units = find_units(frames, cfg.job.unit)
     known = knowledge(subject, frames)
     rows: list[Row] = []
-    own, beside = features_of(cfg, subject or given, data, frames, preset, device)
+    own, beside = features_of(cfg, subject, given, data, frames, preset, device)
     for fraction in cfg.job.fractions:
         part: list[Row] = []
         keep = fraction_of(values["train"], fraction, cfg.seed)
@@ -93,11 +94,6 @@ def run(cfg: DictConfig, run: Run) -> float | None:
     write_results(run.folder, facts, rows)
     run.facts["probe"] = {row["features"]: row["test"] for row in rows}
     return float(best(subjects(rows))["valid"])  # of the tap that validation would choose; sweeps select on it
-
-
-def subjects(rows: Sequence[Row]) -> list[Row]:
-    """The rows that are no baselines."""
-    return [row for row in rows if not row["baseline"]]
 
 
 def read_preset(job: DictConfig) -> dict[str, Any]:
@@ -160,13 +156,13 @@ def measure(cfg: DictConfig, run: Run, probes: Sequence[Probe], protocol: Protoc
 
 
 def find_subject(cfg: DictConfig, folder: Path) -> tuple[Experiment | None, Any, Features | None, int]:
-    """The checkpoint's experiment or the given features, the data that all rows share, and how many tracks it lost."""
+    """The checkpoint's experiment, given features, the data that all rows share, and how many tracks it lost."""
     for name in cfg.job.baselines:
         if name not in BASELINES:
             raise UserError(f"job.baselines: no baseline '{name}'{suggest(name, BASELINES)}")
     subject, given = None, None
     lost: dict[str, str] = {}
-    if cfg.ckpt and not cfg.job.features:
+    if cfg.ckpt:
         subject, _ = restore(cfg, list(HydraConfig.get().overrides.task))
         data = subject.data
     elif cfg.job.features:
@@ -178,9 +174,10 @@ def find_subject(cfg: DictConfig, folder: Path) -> tuple[Experiment | None, Any,
     for split in SPLITS:
         if not data.split(split).height:
             raise UserError(f"no tracks in the split '{split}': probes need all three; see data.valid and data.test")
-    if subject is None:
+    if cfg.job.features:
         given, lost = read_given(Path(cfg.job.features), data, folder)
         data = data.holding(data.table.filter(~pl.col("id").is_in(list(lost)))) if lost else data
+        subject = replace(subject, data=data) if subject else None
     return subject, data, given, len(lost)
 
 
@@ -242,18 +239,17 @@ Subjects = list[tuple[Features, list[tuple[str, Features]]]]
 
 def features_of(
     cfg: DictConfig,
-    subject: Experiment | Features | None,
+    subject: Experiment | None,
+    given: Features | None,
     data: Any,
     frames: Mapping[str, pl.DataFrame],
     preset: Mapping[str, Any],
     device: torch.device,
 ) -> tuple[Subjects, Subjects]:
     """All features to probe, each with those of deformed test tracks: what is asked for, and baselines."""
-    own: Subjects = []
+    own: Subjects = [(given, [])] if given else []
     found: Subjects = []
-    if isinstance(subject, Features):
-        own.append((subject, []))
-    elif subject is not None:
+    if subject is not None:
         own += encoder_features(cfg.job, subject, frames, "model", preset, device)
         if "random" in cfg.job.baselines:
             found += encoder_features(cfg.job, untrained(subject), frames, "random", preset, device)
@@ -345,133 +341,5 @@ def write_results(folder: Path, facts: dict[str, Any], rows: Sequence[Row]) -> N
     names = {name_of(row): row for row in rows}
     figures.save(score_bars(names, metric, facts["target"]), folder / "figures" / "probe.png")
     show_all(table, metric, caption(facts), folder / "probe.csv")
-
-
-def show_all(table: Sequence[Mapping[str, Any]], metric: str, title: str, listing: Path) -> None:
-    """Print what compares the rows, and below it how the models fare on deformed sound; all of it is in `listing`."""
-    show(brief(table, metric, deformed=False), title, listing)
-    start = f"{metric} "
-    found = {
-        row["features"]: {"as it is": row[metric]} | {k.removeprefix(start): row[k] for k in row if k.startswith(start)}
-        for row in table
-    }
-    found = {name: values for name, values in found.items() if len(values) > 1}
-    for kinds in list(found.values())[:1]:
-        lines = [{"test sound": kind, **{name: found[name][kind] for name in found}} for kind in kinds]
-        show(lines, f"{metric} of deformed sound", listing)
-
-
-def caption(facts: Mapping[str, Any]) -> str:
-    """One line that says what the numbers are."""
-    split = facts["split"]
-    sizes = "/".join(f"{split[name]:,}" for name in SPLITS)
-    warning = ", TRANSDUCTIVE: the model has learned from test tracks" if facts.get("transductive") else ""
-    return (
-        f"{facts['preset']}: {facts['target']} ({facts['goal']['kind']}), {split.get('name', '')} {sizes} tracks, "
-        f"split seed {split['seed']}, seed {facts['seed']}, data {facts['data']['fingerprint']}{warning}"
-    )
-
-
-def name_of(row: Row) -> str:
-    """Name of a row in tables and figures."""
-    return row["features"] if row["fraction"] == 1 else f"{row['features']} ({row['fraction']:.0%})"
-
-
-def flat(row: Row, metric: str) -> dict[str, Any]:
-    """A row of the table: text and numbers only."""
-    winner, seeds = row.get("winner"), row.get("seeds")
-    low, high = row.get("interval", (None, None))
-    cells: dict[str, Any] = {"features": name_of(row), "dimensions": row["dimensions"], "examples": row["examples"]}
-    cells |= {"valid": row["valid"], **row["test"], "low": low, "high": high}
-    lead = row.get("lead") or dict.fromkeys(("value", "low", "high"))
-    cells |= {"lead": lead["value"], "lead_low": lead["low"], "lead_high": lead["high"]}
-    cells |= {"seeds_mean": seeds["mean"] if seeds else None, "seeds_std": seeds["std"] if seeds else None}
-    layers = "x".join(map(str, winner["hidden"])) or "linear" if winner else None
-    cells["winner"] = f"{layers} lr {winner['lr']:g}" if winner else None
-    cells |= {f"{metric} {name}": values[metric] for name, values in row.get("deformed", {}).items()}
-    cells |= {"undefined": len(row["undefined"]), "failed": row.get("failed", 0)}
-    cells["transductive"] = row.get("transductive", 0)  # test tracks that were learned from
-    return cells
-
-
-def brief(rows: Sequence[Mapping[str, Any]], metric: str, deformed: bool = True) -> list[dict[str, Any]]:
-    """The columns of `flat` that a reader compares, what matters most first."""
-    lines = []
-    for row in rows:
-        line = {"features": row["features"], metric: row[metric]}
-        line["95 %"] = f"{row['low']:.3f}-{row['high']:.3f}" if row["low"] is not None else None
-        lead = row["lead"]
-        line["lead"] = None if lead is None else f"{lead:.3f} ({row['lead_low']:.3f} to {row['lead_high']:.3f})"
-        line["seeds"] = f"{row['seeds_mean']:.3f}±{row['seeds_std']:.3f}" if row["seeds_mean"] is not None else None
-        line |= {"valid": row["valid"], "dim": row["dimensions"]}
-        names = list(row)
-        others = names[names.index("valid") + 1 : names.index("low")]
-        line |= {name: row[name] for name in others if name != metric}
-        if deformed:
-            line |= {name.removeprefix(f"{metric} "): row[name] for name in names if name.startswith(f"{metric} ")}
-        lines.append(line | {key: row[key] for key in ("undefined", "failed", "transductive")})
-    return lines
-
-
-def cells_of(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Columns that say something, and their cells as text."""
-    columns = [
-        key
-        for key in dict.fromkeys(key for row in rows for key in row)
-        if any(row.get(key) not in (None, 0) for row in rows)
-    ]
-    return columns, [[text(row.get(key)) for key in columns] for row in rows]
-
-
-def text(value: Any) -> str:
-    """A cell: four places for a measure."""
-    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table in Markdown."""
-    columns, cells = cells_of(rows)
-    lines = [columns, ["---"] * len(columns), *cells]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def show(rows: Sequence[Mapping[str, Any]], title: str, listing: Path) -> None:
-    """Print a table of so many columns as fit the terminal, none of them broken; `listing` has the others."""
-    from rich.console import Console
-    from rich.table import Table
-
-    columns, cells = cells_of(rows)
-    console = Console()
-    shown = fitting(columns, cells, console.width)
-    table = Table()
-    for i, name in enumerate(columns[:shown]):
-        table.add_column(name, no_wrap=i > 0, overflow="fold")
-    for line in cells:
-        table.add_row(*line[:shown])
-    console.print(title, markup=False, highlight=False)
-    console.print(table)
-    if shown < len(columns):
-        console.print(f"also in {listing}: {', '.join(columns[shown:])}", markup=False, highlight=False)
-
-
-def fitting(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> int:
-    """How many columns, from the left, fit so many characters; the first may be folded to 24, and two always stay."""
-    need = [max(len(line[i]) for line in [columns, *cells]) + 3 for i in range(len(columns))]  # with padding and rule
-    need[0] = min(need[0], 24 + 3)
-    fits = [n for n in range(1, len(columns) + 1) if sum(need[:n]) + 1 <= width]
-    return max([2, *fits])
-
-
-def score_bars(rows: Mapping[str, Row], metric: str, title: Any) -> Any:
-    """Test scores by name with their intervals."""
-    figure = figures.Figure(figsize=(7, 1.4 + 0.32 * len(rows)), layout="constrained")
-    axis = figure.subplots()
-    names = list(rows)[::-1]
-    values = [rows[name]["test"][metric] for name in names]
-    axis.barh(names, values, color=["tab:gray" if rows[name]["baseline"] else "tab:blue" for name in names])
-    for place, name in enumerate(names):
-        if rows[name].get("interval"):
-            axis.plot(rows[name]["interval"], [place, place], "k-", lw=2)
-    axis.set(xlabel=f"{metric} of test tracks", title=str(title))
-    axis.grid(axis="x", alpha=0.3)
-    return figure
+    for kind, remedy in absent(rows, facts["checkpoint"] is None).items():
+        print(f"no row '{kind}': {remedy}")

@@ -11,16 +11,17 @@ from omegaconf import DictConfig
 from tonnetz import figures
 from tonnetz.atomic import replacing
 from tonnetz.errors import UserError
-from tonnetz.jobs.probe import BASELINES, brief, caption, flat, markdown, name_of, score_bars, show_all, subjects
 from tonnetz.manifest import Run, write_csv, write_json
+from tonnetz.probing.baselines import BASELINES, complaints, subjects
 from tonnetz.probing.lead import add_leads, best
+from tonnetz.probing.tables import brief, caption, flat, markdown, name_of, score_bars, show_all
 
 FACTS = ("preset", "protocol", "target", "seed", "split", "data", "checkpoint", "transductive", "pretraining")
 SAME = ("target", "goal", "split")  # what results must share to stand in one table
 
 
 def run(cfg: DictConfig, run: Run) -> None:
-    """Write report.md, .csv, .json and a figure of the probe results in `job.runs`."""
+    """Write report.md, .csv, .json and a figure of the probe results in `job.runs`, and say which rows they lack."""
     names = [cfg.job.runs] if isinstance(cfg.job.runs, str) else list(cfg.job.runs)
     results = {name: read(Path(name)) for name in names}
     first = next(iter(results.values()))
@@ -36,11 +37,14 @@ def run(cfg: DictConfig, run: Run) -> None:
     facts = {name: {key: result[key] for key in FACTS if key in result} for name, result in results.items()}
     table = [flat(row, metric) | {"features": name} for name, row in rows.items()]
     write_csv(run.folder / "report.csv", table)
-    write_json(run.folder / "report.json", {"runs": names, "metric": metric, "facts": facts, "rows": rows})
+    lacking = complaints({Path(name).name: result for name, result in results.items()})
+    found = {"runs": names, "metric": metric, "facts": facts, "rows": rows, "lacking": lacking}
+    write_json(run.folder / "report.json", found)
     with replacing(run.folder / "report.md") as part:
-        part.write_text(f"{caption(first)}\n\n{markdown(brief(table, metric))}\n")
+        part.write_text("\n\n".join([caption(first), markdown(brief(table, metric)), *lacking]) + "\n")
     figures.save(score_bars(rows, metric, first["target"]), run.folder / "figures" / "report.png")
     show_all(table, metric, caption(first), run.folder / "report.csv")
+    print(*lacking, sep="\n", end="\n" if lacking else "")
     run.facts["report"] = {name: row["test"] for name, row in rows.items()}
 
 
