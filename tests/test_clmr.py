@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from tonnetz import clmr
 from tonnetz.errors import UserError
-from tonnetz.models import SampleCNN, Tune, TuneHybrid
+from tonnetz.models import CNN, SampleCNN, Tune, TuneHybrid
 
 State = dict[str, Tensor]
 NETWORKS = {"samplecnn": SampleCNN, "tune": Tune, "tune_hybrid": TuneHybrid}
@@ -45,8 +45,9 @@ def tune_names(down: int, up: int) -> tuple[list[str], list[str], list[str]]:
     """How the classes of TUNe name what goes down, up and joins: five levels, whatever is deeper apart."""
     deeper = down - 5
     downs = [f"conv{i + 1}" for i in range(5)] + [f"deeperDown{i + 1}" for i in range(deeper)]
-    merges = [f"deeperUp{i + 1}" for i in range(deeper)] + [f"conv{i + 6}" for i in range(up - deeper)]
-    ups = [f"transposedDeeper{i + 1}" for i in range(deeper)] + [f"transposedConv{i + 6}" for i in range(up - deeper)]
+    merges = [f"deeperUp{deeper - i}" for i in range(deeper)] + [f"conv{i + 6}" for i in range(up - deeper)]
+    ups = [f"transposedDeeper{deeper - i}" for i in range(deeper)]
+    ups += [f"transposedConv{i + 6}" for i in range(up - deeper)]
     return downs, ups, merges
 
 
@@ -157,6 +158,23 @@ def test_vectors_are_those_of_the_source(name: str) -> None:
     assert h.std() > 1e-3
     assert not found.projector
     assert not found.left
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_network_is_written_with_the_names_it_came_with(name: str) -> None:
+    torch.manual_seed(0)
+    state = CASES[name][0]()
+    written = clmr.to_clmr(rebuilt(clmr.to_tonnetz(state)))
+    assert written.keys() == state.keys()
+    assert all(torch.equal(value, state[key]) for key, value in written.items())
+
+
+def test_what_that_layout_cannot_hold_is_refused() -> None:
+    with pytest.raises(UserError, match=r"only model=samplecnn, tune, tune_hybrid have that layout; this is CNN"):
+        clmr.to_clmr(CNN(1, 40))
+    for network in (Tune(1, 40, width=2, tail=(4,)), SampleCNN(2, 1, (4,)), TuneHybrid(1, 2, width=2, widths=(4,))):
+        with pytest.raises(UserError, match=r"one channel, of frontend=raw; this network reads \d+"):
+            clmr.to_clmr(network)
 
 
 def wrapped(state: State, form: str) -> State:

@@ -1,8 +1,9 @@
-"""Checkpoints of CLMR and TUNe: SampleCNN and the TUNe family, as plain state dicts or written by Lightning.
+"""Checkpoints of CLMR and TUNe: SampleCNN and the TUNe family, as plain state dicts or written by Lightning, and back.
 
 Sizes come from the shapes of the tensors. Layers of SampleCNN are numbered (``sequential.0.0.weight``); those of TUNe
 have names by role and numbers that differ from class to class, so here the widths, which double from level to level,
-say where a layer belongs; only the tail is in the order of its numbers (``convDown1.layers.0.weight``).
+say where a layer belongs; only the tail is in the order of its numbers (``convDown1.layers.0.weight``). What is
+written has the names of the authors' classes, where there is one of these sizes.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tonnetz.checkpoint import load_plain
 from tonnetz.errors import UserError
 from tonnetz.models import SampleCNN, Tune, TuneHybrid
+from tonnetz.models.pooling import Mean
+from tonnetz.models.tune import UNet
 from tonnetz.models.waveform import Waveform
 
 State = dict[str, Tensor]
@@ -183,3 +186,87 @@ def _modules(body: State) -> Iterator[tuple[str, str]]:
     for name in dict.fromkeys(name.partition(".")[0] for name in body):
         if role := MODULE.match(name):
             yield name, role["role"]
+
+
+LEVELS = 5  # of the U-Net in most classes of TUNe; what is deeper has names of its own
+
+
+def to_clmr(network: nn.Module) -> State:
+    """The tensors of a network by their names in CLMR or TUNe, which `to_tonnetz` reads back bit by bit.
+
+    Raises UserError for another network, and for one that reads more than one channel.
+    """
+    if isinstance(network, SampleCNN):
+        places = _samplecnn_places(network)
+    elif isinstance(network, Tune):
+        places = _unet_places(network.unet)
+        level = network.unet.level
+        places |= _layers({f"tail.{i}": f"convDown{level + 1 + i}" for i in range(len(network.tail))})
+    elif isinstance(network, TuneHybrid):
+        places = _unet_places(network.unet) | _samplecnn_places(network.samplecnn, "model_down.", "samplecnn.")
+    else:
+        known = ", ".join(KINDS)
+        raise UserError(f"job.format=clmr: only model={known} have that layout; this is {type(network).__name__}")
+    state = {}
+    for name, value in network.state_dict().items():
+        place, _, leaf = name.rpartition(".")
+        state[f"{places[place]}.{leaf}"] = (value.squeeze(2) if value.ndim == 4 else value).contiguous()
+    read = state[ANCHORS[isinstance(network, SampleCNN)]].shape[1]
+    if read != 1:
+        raise UserError(f"job.format=clmr: that layout has one channel, of frontend=raw; this network reads {read}")
+    return state
+
+
+def _samplecnn_places(network: SampleCNN, outer: str = "", prefix: str = "") -> dict[str, str]:
+    """Our and their name of every convolution and normalisation of a SampleCNN."""
+    own = ["stem", *(f"blocks.{i}" for i in range(len(network.blocks))), "output"]
+    return _places({f"{prefix}{name}": f"{outer}sequential.{i}" for i, name in enumerate(own)})
+
+
+def _unet_places(unet: UNet) -> dict[str, str]:
+    """The same of the U-Net of TUNe, where blocks after a join are numbered on from those on the way down."""
+    count, edge = len(unet.down), LEVELS - 1
+    names = {f"down.{i}": f"conv{i + 1}" if i < LEVELS else f"deeperDown{i - edge}" for i in range(count)}
+    levels = dict(enumerate(range(count - 2, unet.level - 1, -1)))
+    names |= {
+        f"merge.{i}": f"conv{2 * LEVELS - 1 - n}" if n < edge else f"deeperUp{n - edge + 1}" for i, n in levels.items()
+    }
+    up = {
+        f"unet.up.{i}": f"transposedConv{2 * LEVELS - 1 - n}" if n < edge else f"transposedDeeper{n - edge + 1}"
+        for i, n in levels.items()
+    }
+    return up | _layers({f"unet.{own}": theirs for own, theirs in names.items()})
+
+
+def _layers(pairs: Mapping[str, str]) -> dict[str, str]:
+    return _places({own: f"{theirs}.layers" for own, theirs in pairs.items()})
+
+
+def _places(pairs: Mapping[str, str]) -> dict[str, str]:
+    """Our and their name of the convolution and normalisation of blocks, given those of the blocks."""
+    return {ours: theirs for theirs, ours in _blocks({theirs: own for own, theirs in pairs.items()}).items()}
+
+
+PARTS = {  # of a task: the name of a part there, and what it must consist of
+    "projection": ("projector.", (nn.Linear, nn.ReLU, nn.Linear)),
+    "head": ("encoder.fc.", (nn.Dropout, nn.Linear)),
+}
+
+
+def heads_of(task: nn.Module) -> tuple[State, list[str]]:
+    """A projector of CLMR's and a linear classifier of a task by their names there, and parts that have no place.
+
+    Theirs follow the mean over time; behind another pooling nothing is of use.
+    """
+    state, mean = State(), isinstance(getattr(task, "pooling", None), Mean)
+    left = [] if mean else ["pooling"]
+    for name, module in task.named_children():
+        prefix, kinds = PARTS.get(name, ("", ()))
+        if name in ("encoder", "pooling") or not list(module.parameters()):
+            continue
+        if mean and tuple(map(type, module.children())) == kinds:
+            last = module[-1] if name == "head" else module  # type: ignore[index]
+            state |= {f"{prefix}{key}": value.contiguous() for key, value in last.state_dict().items()}
+        else:
+            left.append(name)
+    return state, left

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.conftest import SMALL
 from tests.test_clmr import samplecnn, samplecnn_layers, tune, tune_layers, wrapped
 
 SOURCES = {
@@ -44,6 +45,77 @@ def test_vectors_are_those_of_the_source(cli, corpus, tmp_path, name):
     short = ["trainer.max_epochs=1", "task.plan.steps=1", "task.plan.seconds=0.5", "data.workers=0", "job.test=false"]
     begun = cli(*data, *words, *model, *short, f"init={made}", "job.baseline=false", "job.figures=false", run="fine")
     assert begun.status == 0, begun.err
+
+
+RAW = ["frontend=raw", "task.plan.seconds=0.2", "task.bank=0", "trainer.max_epochs=1", "job.test=false"]
+NETWORKS = {
+    "samplecnn": ["model=samplecnn", "model.widths=[4,6,8]"],
+    "tune": ["model=tune_plus", "model.width=2", "model.tail=[4,8,16,32,8]"],
+    "tune_hybrid": ["model=tune_hybrid", "model.width=2", "model.widths=[4,8]"],
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_trained_here_comes_back_from_that_layout(cli, corpus, name):
+    small = [word for word in SMALL if not word.startswith(("model", "task.plan.seconds", "trainer.max_epochs"))]
+    made = cli("task=contrastive", "data=folder", f"data.root={corpus}", *small, *RAW, *NETWORKS[name], run="made")
+    assert made.status == 0, made.err
+    first = made.folder / "checkpoints" / "last.ckpt"
+    out = cli("job=export", f"ckpt={first}", "job.format=clmr", run="out")
+    assert out.status == 0, out.err
+    assert "left out" not in out.out
+    state = torch.load(out.folder / "clmr.pt", weights_only=True)
+    assert {key.split(".")[0] for key in state} == {"encoder", "projector"}
+    back = cli("job=import", "task=contrastive", f"job.source={out.folder / 'clmr.pt'}", "job.sample_rate=16000")
+    assert back.status == 0, back.err
+    second = back.folder / "checkpoints" / "imported.ckpt"
+    x = torch.randn(2, 1, 16000)
+    vectors = [vectors_of(cli, ckpt, x, run) for ckpt, run in ((first, "one"), (second, "two"))]
+    assert torch.equal(*vectors)
+    assert vectors[0].std() > 1e-3
+    kinds = [torch.load(ckpt, weights_only=True)["state_dict"] for ckpt in (first, second)]
+    assert all(torch.equal(kinds[0][key], kinds[1][key]) for key in kinds[0] if key.startswith("projection."))
+
+
+def vectors_of(cli, ckpt, x, run):
+    """What the network of a checkpoint makes of audio (B, 1, N)."""
+    words = ["job=export", f"ckpt={ckpt}", "job.format=torchscript", "job.input=audio"]
+    done = cli(*words, run=run)
+    assert done.status == 0, done.err
+    with torch.no_grad():
+        return torch.jit.load(done.folder / "encoder.pt")(x)
+
+
+def test_an_imported_file_is_written_back_whole(cli, tmp_path):
+    state = wrapped(samplecnn((4, 8)), "raw")
+    torch.save(state, tmp_path / "clmr.pt")
+    done = cli("job=import", "task=contrastive", f"job.source={tmp_path / 'clmr.pt'}")
+    assert done.status == 0, done.err
+    out = cli("job=export", f"ckpt={done.folder / 'checkpoints' / 'imported.ckpt'}", "job.format=clmr", run="out")
+    assert out.status == 0, out.err
+    written = torch.load(out.folder / "clmr.pt", weights_only=True)
+    assert written.keys() == state.keys()
+    assert all(torch.equal(value, state[key]) for key, value in written.items())
+
+
+def test_a_classifier_is_written_as_theirs(cli, fit):
+    raw = ["frontend=raw", "model=samplecnn", "model.widths=[4,6,8]", "trainer.max_epochs=1", "job.test=false"]
+    done = fit(*raw, run="mean")
+    assert done.status == 0, done.err
+    out = cli("job=export", f"ckpt={done.folder / 'checkpoints' / 'last.ckpt'}", "job.format=clmr", run="out")
+    assert out.status == 0, out.err
+    state = torch.load(out.folder / "clmr.pt", weights_only=True)
+    assert state["encoder.fc.weight"].shape == (3, 8)
+    done = fit(*raw, "pooling=attention", run="attention")
+    out = cli("job=export", f"ckpt={done.folder / 'checkpoints' / 'last.ckpt'}", "job.format=clmr", run="out2")
+    assert out.status == 0, out.err
+    assert "left out, for that layout has no place for it: pooling, head" in out.out
+    assert "encoder.fc.weight" not in torch.load(out.folder / "clmr.pt", weights_only=True)
+    done = fit("trainer.max_epochs=1", "job.test=false", run="tiny")
+    out = cli("job=export", f"ckpt={done.folder / 'checkpoints' / 'last.ckpt'}", "job.format=clmr", run="out3")
+    assert (out.status, out.err.count("\n")) == (2, 1)
+    assert "only model=samplecnn, tune, tune_hybrid" in out.err
+    assert not list(out.folder.glob("*.pt"))
 
 
 def test_a_bare_encoder_has_no_projector(cli, tmp_path):

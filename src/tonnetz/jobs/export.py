@@ -1,4 +1,4 @@
-"""job=export: encoder, pooling and projection as ONNX or TorchScript, or a checkpoint for the original CoverHunter."""
+"""job=export: the network as ONNX or TorchScript, or a checkpoint for the original CoverHunter, CLMR or TUNe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from tonnetz import coverhunter
+from tonnetz import clmr, coverhunter
 from tonnetz.atomic import replacing
 from tonnetz.build import Experiment, restore
 from tonnetz.checkpoint import load_checkpoint
@@ -26,7 +26,7 @@ from tonnetz.manifest import Run, write_json
 from tonnetz.quiet import quiet
 from tonnetz.tasks.optimizer import parameter_groups
 
-FORMATS = ("onnx", "torchscript", "coverhunter")
+FORMATS = ("onnx", "torchscript", "coverhunter", "clmr")
 INPUTS = ("features", "audio")
 
 
@@ -35,20 +35,21 @@ def run(cfg: DictConfig, run: Run) -> None:
     quiet()
     _check(cfg.job)
     experiment, path = restore(cfg, list(HydraConfig.get().overrides.task))
-    if cfg.job.format == "coverhunter":
-        files = write_coverhunter(experiment, path, run.folder)
+    if cfg.job.format in ("coverhunter", "clmr"):
+        write = write_coverhunter if cfg.job.format == "coverhunter" else write_clmr
+        files = write(experiment, path, run.folder)
         print("\n".join(f"{file}" for file in files))
         run.facts |= {"ckpt": str(path), "files": [file.name for file in files]}
         return
     segment = whole(experiment.task)
     network = Network(experiment, cfg.job.input).eval()
-    suffix, write = {"onnx": (".onnx", to_onnx), "torchscript": (".pt", to_torchscript)}[cfg.job.format]
+    suffix, trace = {"onnx": (".onnx", to_onnx), "torchscript": (".pt", to_torchscript)}[cfg.job.format]
     examples = [example(experiment, cfg.job.input, *size) for size in ((2, 1.0), (1, 0.63), (3, 1.37))]
     with torch.no_grad():
         expected = [experiment.task.embed(batch(x, cfg.job.input)).float() for x in examples]
     file = run.folder / f"encoder{suffix}"
     with replacing(file) as part:
-        forward = write(network, examples[0], part, cfg.job)
+        forward = trace(network, examples[0], part, cfg.job)
         error = compare(forward, examples, expected, cfg.job)
     facts = describe(experiment, cfg.job, examples[0], expected[0])
     facts |= {"segment": segment, "ckpt": str(path), "difference": error}
@@ -240,3 +241,17 @@ def own_moments(checkpoint: dict[str, Any], task: nn.Module, names: dict[str, st
     states = [item for item in checkpoint.get("optimizer_states", []) if item["state"]][:1]
     found = {order[int(index)]: value for item in states for index, value in item["state"].items()}
     return {names[key]: value for key, value in found.items() if key in names and "exp_avg_sq" in value}
+
+
+def write_clmr(experiment: Experiment, ckpt: Path, folder: Path) -> list[Path]:
+    """Write ``clmr.pt``, a state dict with ``encoder.`` and ``projector.`` as CLMR and TUNe load it."""
+    task = experiment.task
+    heads, left = clmr.heads_of(task)
+    kept = load_checkpoint(ckpt).get("clmr", {}).get("unplaced", {})  # the classifier of an imported file
+    state = {f"encoder.{name}": value for name, value in {**kept, **clmr.to_clmr(task.encoder.backbone)}.items()}
+    file = folder / "clmr.pt"
+    with replacing(file) as part:
+        torch.save({**state, **heads}, part)
+    if left:
+        print(f"left out, for that layout has no place for it: {', '.join(left)}")
+    return [file]
