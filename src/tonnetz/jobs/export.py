@@ -28,6 +28,7 @@ from tonnetz.tasks.optimizer import parameter_groups
 
 FORMATS = ("onnx", "torchscript", "coverhunter", "clmr")
 INPUTS = ("features", "audio")
+OUTPUTS = {"vector": "encoder", "scores": "classifier"}  # and the names of their files
 
 
 def run(cfg: DictConfig, run: Run) -> None:
@@ -42,24 +43,30 @@ def run(cfg: DictConfig, run: Run) -> None:
         run.facts |= {"ckpt": str(path), "files": [file.name for file in files]}
         return
     segment = whole(experiment.task)
-    network = Network(experiment, cfg.job.input).eval()
+    network = {"vector": Network, "scores": Scores}[cfg.job.output](experiment, cfg.job.input).eval()
     suffix, trace = {"onnx": (".onnx", to_onnx), "torchscript": (".pt", to_torchscript)}[cfg.job.format]
     examples = [example(experiment, cfg.job.input, *size) for size in ((2, 1.0), (1, 0.63), (3, 1.37))]
     with torch.no_grad():
-        expected = [experiment.task.embed(batch(x, cfg.job.input)).float() for x in examples]
-    file = run.folder / f"encoder{suffix}"
+        expected = [answer(experiment.task, batch(x, cfg.job.input), cfg.job.output) for x in examples]
+    name = OUTPUTS[cfg.job.output]
+    file = run.folder / f"{name}{suffix}"
     with replacing(file) as part:
         forward = trace(network, examples[0], part, cfg.job)
         error = compare(forward, examples, expected, cfg.job)
     facts = describe(experiment, cfg.job, examples[0], expected[0])
     facts |= {"segment": segment, "ckpt": str(path), "difference": error}
-    write_json(run.folder / "encoder.json", facts)
+    write_json(run.folder / f"{name}.json", facts)
     size = file.stat().st_size / 2**20
-    print(f"{file}: {size:.1f} MB, {cfg.job.input} {facts['shape']} to vectors {facts['vector']}")
+    print(f"{file}: {size:.1f} MB, {cfg.job.input} {facts['shape']} to {cfg.job.output} {facts[cfg.job.output]}")
     print(f"checked on {len(examples)} inputs of other lengths: largest relative difference {error:.1e}")
     if segment:
         print(f"one input is one vector: give it segments of {segment} s, as the task cuts them")
     run.facts |= facts
+
+
+def answer(task: Any, batch: dict[str, Tensor], output: str) -> Tensor:
+    """What the task itself makes of a batch: vectors (B, D), or probabilities of the classes (B, K)."""
+    return (task.embed(batch) if output == "vector" else task.probabilities(task(batch))).float()
 
 
 def whole(task: Any) -> float | None:
@@ -71,9 +78,11 @@ def whole(task: Any) -> float | None:
 
 
 def _check(job: DictConfig) -> None:
-    for key, known in (("format", FORMATS), ("input", INPUTS)):
+    for key, known in (("format", FORMATS), ("input", INPUTS), ("output", tuple(OUTPUTS))):
         if job[key] not in known:
             raise UserError(f"job.{key}={job[key]}: unknown{suggest(job[key], known)}")
+    if job.output == "scores" and job.format not in FORMATS[:2]:
+        raise UserError(f"job.output=scores: needs job.format=onnx or torchscript; {job.format} holds weights alone")
     for name in ("onnx", "onnxscript", "onnxruntime") if job.format == "onnx" else ():
         try:
             importlib.import_module(name)
@@ -98,6 +107,22 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x to vectors (B, D) as the task's ``embed`` does."""
         return self.tail(self.pooling(self.backbone(self.frontend(x), None), None).float())
+
+
+class Scores(nn.Module):
+    """Features or audio, all of it valid, to the probabilities of the classes (B, K) that the task's head gives."""
+
+    def __init__(self, experiment: Experiment, source: str) -> None:
+        super().__init__()
+        task: Any = experiment.task
+        if not hasattr(task, "probabilities"):
+            raise UserError(f"job.output=scores: {type(task).__name__} has no head for classes; take job.output=vector")
+        self.network, self.head = Network(experiment, source), task.head
+        self.probabilities = task.probabilities
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x to probabilities (B, K) in the order of the task's classes."""
+        return self.probabilities(self.head(self.network(x)))
 
 
 def example(experiment: Experiment, source: str, count: int, scale: float) -> Tensor:
@@ -147,7 +172,7 @@ def to_onnx(network: nn.Module, x: Tensor, file: Path, job: DictConfig) -> Forwa
                 network,
                 (x,),
                 input_names=[job.input],
-                output_names=["vector"],
+                output_names=[job.output],
                 dynamic_shapes=(free,),
                 opset_version=job.opset,
                 dynamo=True,
@@ -172,7 +197,7 @@ def _line(error: BaseException) -> str:
 
 
 def compare(forward: Forward, examples: list[Tensor], expected: list[Tensor], job: DictConfig) -> float:
-    """Largest difference to the expected vectors, relative to their largest value. Raises UserError when too large."""
+    """Largest difference to what is expected, relative to their largest value. Raises UserError when too large."""
     worst = 0.0
     for x, vectors in zip(examples, expected, strict=True):
         try:
@@ -194,7 +219,7 @@ def compare(forward: Forward, examples: list[Tensor], expected: list[Tensor], jo
     return worst
 
 
-def describe(experiment: Experiment, job: DictConfig, x: Tensor, vectors: Tensor) -> dict[str, Any]:
+def describe(experiment: Experiment, job: DictConfig, x: Tensor, answer: Tensor) -> dict[str, Any]:
     """What a program needs to know to use the file."""
     frontend = experiment.task.encoder.frontend
     free = ["batch", *x.shape[1:-1], "samples" if job.input == "audio" else "frames"]
@@ -202,12 +227,25 @@ def describe(experiment: Experiment, job: DictConfig, x: Tensor, vectors: Tensor
         "format": job.format,
         "input": job.input,
         "shape": free,
-        "vector": ["batch", vectors.shape[1]],
+        job.output: ["batch", answer.shape[1]],
+        **(_classes(experiment) if job.output == "scores" else {}),
         "sample_rate": frontend.sample_rate,
         "hop": frontend.hop,
         "bins": frontend.bins,
         "frontend": experiment.task.payload["config"]["frontend"],
         "frontend_fingerprint": fingerprint(frontend),
+    }
+
+
+def _classes(experiment: Experiment) -> dict[str, Any]:
+    """How the scores are to be read: of windows so long, whose probabilities make those of a file."""
+    task: Any = experiment.task
+    return {
+        "classes": list(task.spec.classes),
+        "activation": task.criterion.activation,
+        "thresholds": task.thresholds.tolist() if task.spec.multilabel else None,  # null: the most probable class
+        "window_seconds": experiment.data.plan.span,
+        "aggregate": task.aggregate,
     }
 
 
