@@ -253,6 +253,11 @@ def test_the_paper_cheats_and_says_so():
     assert config.data.select == "test"
     assert config.data.allow_test_selection
     assert config.task.plan.replacement
+    plan, judged = config.task.plan, config.task.evaluation
+    assert (plan.ways, plan.shots, plan.queries, plan.episodes) == (12, 4, 12, 1)
+    assert (judged.episodes, judged.ways, judged.shots, judged.queries) == (100, 12, [1, 4, 8, 16], 120)
+    assert (judged.valid_episodes, judged.valid_ways, judged.valid_shots, judged.valid_queries) == (300, None, 4, 12)
+    assert plan.steps * config.trainer.max_epochs == 60_000  # a validation every 150
     task = build_task(config, connect(config.frontend), SPEC)
     parameters = sum(p.numel() for p in task.parameters() if p.requires_grad)
     conv = 128 * 9 + 128 + 3 * (128 * 128 * 9 + 128) + 4 * 256 + 2 + 1024 * 128 + 128

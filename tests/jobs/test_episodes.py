@@ -27,11 +27,12 @@ def lines(path):
 
 
 def test_a_dump_is_the_same_byte_by_byte(listed):
-    first = listed("job.count=100", "data.workers=0")
+    """That fits and tests draw it too, whatever runs them: test_same_episodes.py."""
+    first = listed("job.count=100")
     assert first.status == 0, first.err
     text = (first.folder / "episodes.jsonl").read_bytes()
     assert text.count(b"\n") == 100
-    for name, words in (("again", ["data.workers=2"]), ("training", ["seed=5", "data.batch_size=3"])):
+    for name, words in (("again", []), ("training", ["seed=5", "task.plan.ways=2"])):  # of training, not of the test
         again = listed("job.count=100", *words, run=name)
         assert (again.folder / "episodes.jsonl").read_bytes() == text
     other = listed("job.count=100", "task.evaluation.seed=1", run="other")

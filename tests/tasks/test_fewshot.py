@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tonnetz.data import EpisodePlan
 from tonnetz.data.episodes import EpisodeStream
+from tonnetz.errors import UserError
 from tonnetz.fewshot.episodes import Pool, draw_many
 from tonnetz.fewshot.protocol import Protocol, answer, mean_by_row
 from tonnetz.heads import SimpleShot
@@ -325,3 +326,24 @@ def test_clips_are_the_mean_of_their_windows():
 def test_validation_takes_the_classes_that_there_are():
     pool = Pool(np.repeat(np.arange(3), 30), None, list("abc"))
     assert Protocol(valid_episodes=4).draw(pool, "valid").classes.shape == (4, 3)
+
+
+def test_validations_may_have_sizes_of_their_own():
+    pool = Pool(np.repeat(np.arange(6), 30), None, list("abcdef"))
+    small = Protocol(episodes=3, valid_episodes=4, shots=[1, 8], queries=20, valid_shots=4, valid_queries=12)
+    valid, test = (small.draw(pool, stage) for stage in ("valid", "test"))
+    assert (valid.support.shape, valid.query.shape) == ((4, 5, 4), (4, 5, 12))
+    assert (test.support.shape, test.query.shape) == ((3, 5, 8), (3, 5, 20))
+    few = Pool(np.repeat(np.arange(6), 16), None, list("abcdef"))  # clips for a validation, not for a test
+    small.check(few, "valid", "fail")
+    with pytest.raises(UserError, match="has 16 clips"):
+        small.check(few, "test", "fail")
+    like = Protocol(valid_episodes=4, shots=[1, 8], queries=20).draw(pool, "valid")
+    assert (like.support.shape, like.query.shape) == ((4, 5, 8), (4, 5, 20))
+
+
+@pytest.mark.parametrize("words", [{"valid_shots": 0}, {"valid_queries": 0}, {"valid_ways": 1}])
+def test_sizes_of_validations_are_checked(words):
+    (name,) = words
+    with pytest.raises(UserError, match=f"task.evaluation.{name}="):
+        Protocol(**words)

@@ -29,6 +29,7 @@ class Protocol:
         valid_ways: the same in validations; null takes `ways`, or all classes there where they are fewer.
         shots: support clips of a class; several settings share queries, and the fewer shots are the first of the more.
         queries: clips of a class that ask.
+        valid_shots, valid_queries: the same in validations; null takes the most shots, and the queries, of the test.
         unknown: further classes of an episode that only ask, and should be rejected.
         seed: of the episodes, the same for all runs, so that their results are paired.
         reference: taxonomy of all measures, whatever tree the model was trained with; null has no levels.
@@ -45,6 +46,8 @@ class Protocol:
     valid_ways: int | None = None
     shots: Sequence[int] | int = (1, 5)
     queries: int = 15
+    valid_shots: int | None = None
+    valid_queries: int | None = None
     unknown: int = 0
     seed: int = 0
     reference: str | None = "hornbostel_sachs"
@@ -60,13 +63,16 @@ class Protocol:
             "valid_episodes": 1,
             "ways": 2,
             "queries": 1,
+            "valid_ways": 2,
+            "valid_shots": 1,
+            "valid_queries": 1,
             "unknown": 0,
             "seed": 0,
             "rounds": 0,
             "maps": 1,
         }
         for name, low in least.items():
-            if getattr(self, name) < low:
+            if getattr(self, name) is not None and getattr(self, name) < low:
                 raise UserError(f"task.evaluation.{name}={getattr(self, name)}: need {low} or more")
         if not self.settings or self.settings[0] < 1:
             raise UserError(f"task.evaluation.shots={self.shots}: need numbers from 1 up")
@@ -80,19 +86,25 @@ class Protocol:
         """Shots, fewest first."""
         return sorted({self.shots} if isinstance(self.shots, int) else {int(n) for n in self.shots})
 
+    def sizes(self, stage: str) -> tuple[int, int]:
+        """Shots, the most of them, and queries of a class in the episodes of a stage."""
+        if stage == "valid":
+            return self.valid_shots or self.settings[-1], self.valid_queries or self.queries
+        return self.settings[-1], self.queries
+
     def draw(self, pool: Pool, stage: str, ids: Sequence[str] = (), **how: Any) -> Episodes:
         """The episodes of a stage: from the file, or drawn from a split's rows as `how` says."""
         if self.file and stage == "test":
             return load_episodes(self.file, ids, pool.names)
         count, unknown = (self.episodes, self.unknown) if stage == "test" else (self.valid_episodes, 0)
-        sizes = self._ways(pool, stage, **how), self.settings[-1], self.queries
+        sizes = self._ways(pool, stage, **how), *self.sizes(stage)
         return draw_many(pool, count, *sizes, seed=self.seed, part=PARTS[stage], unknown=unknown, stage=stage, **how)
 
     def _ways(self, pool: Pool, stage: str, **how: Any) -> int:
         """Classes of an episode; in a validation all that have enough clips, where they are fewer."""
         if stage == "test":
             return self.ways
-        return self.valid_ways or min(self.ways, self.usable(pool, **how))
+        return self.valid_ways or min(self.ways, self.usable(pool, stage, **how))
 
     def check(self, pool: Pool, stage: str, insufficient: str, again: bool = False) -> None:
         """Raise UserError when the episodes of a stage cannot be drawn from a split."""
@@ -100,11 +112,11 @@ class Protocol:
             return
         how: dict[str, Any] = {"insufficient": insufficient, "again": again}
         ways = self._ways(pool, stage, **how) + (self.unknown if stage == "test" else 0)
-        pool.sufficient(self.settings[-1], self.queries, ways, **how, stage=stage)
+        pool.sufficient(*self.sizes(stage), ways, **how, stage=stage)
 
-    def usable(self, pool: Pool, **how: Any) -> int:
-        """How many classes have enough clips for an episode."""
-        return len(pool.rows) - len(pool.lacking(self.settings[-1], self.queries, **how))
+    def usable(self, pool: Pool, stage: str, **how: Any) -> int:
+        """How many classes have enough clips for an episode of a stage."""
+        return len(pool.rows) - len(pool.lacking(*self.sizes(stage), **how))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import yaml
 from tonnetz.errors import UserError, suggest
 
 FILES = ("heads.csv", "episodes.csv", "answers.csv", "metrics.json")  # what a few-shot test leaves
-FREE = ("valid_episodes", "valid_ways", "rounds", "dropped")  # of a protocol: they do not decide how a test is judged
+FREE = ("valid_episodes", "valid_ways", "valid_shots", "valid_queries", "rounds", "dropped")  # they judge no test
 NO_SETTING = ("seed", "run")  # keys that vary and tell no setting
 
 

@@ -34,7 +34,7 @@ def run(cfg: DictConfig, run: Run) -> None:
     _check_ids(ids)
     how = {"again": data.plan.replacement, "insufficient": data.plan.insufficient}
     episodes = protocol.draw(pool, stage, ids, **how).part(0, cfg.job.count)
-    needed = protocol.settings[-1], protocol.queries
+    needed = protocol.sizes(stage)
     dropped = pool.dropped(*needed, data.plan.insufficient, data.plan.replacement)
     if dropped:
         print(left_out(stage, dropped, *needed, data.plan.insufficient))

@@ -167,7 +167,8 @@ class FewShot(Task):
     def _check_choice(self, data: Any) -> None:
         """Let a validation that could not be wrong choose nothing, as if it were not there."""
         plan = data.plan
-        found = self.protocol.usable(data.pool("valid"), insufficient=plan.insufficient, again=plan.replacement)
+        how = {"insufficient": plan.insufficient, "again": plan.replacement}
+        found = self.protocol.usable(data.pool("valid"), "valid", **how)
         if found < 2:
             data.select = NOTHING
             one = "1 class" if found == 1 else "no class"
@@ -181,16 +182,15 @@ class FewShot(Task):
     def _dropped(self, data: Any, splits: Sequence[str]) -> dict[str, dict[str, int]]:
         """Classes by split that are left out of episodes, with their clips; a line tells of each split."""
         plan, found = data.plan, {}
-        asked = self.protocol.settings[-1], self.protocol.queries
         sizes = {"train": (int(np.max(plan.shots)), plan.queries)} if "test" in splits else {}
         for split in splits:
             if self.protocol.file and split == self.tested:
                 continue
-            needed = sizes.get(split, asked)
-            short = data.pool(split).dropped(*needed, plan.insufficient, plan.replacement)
+            shots, queries = sizes.get(split) or self.protocol.sizes(split)
+            short = data.pool(split).dropped(shots, queries, plan.insufficient, plan.replacement)
             if short:
                 found[split] = short
-                print(left_out(split, short, *needed, plan.insufficient))
+                print(left_out(split, short, shots, queries, plan.insufficient))
         return found
 
     def facts(self, data: Any) -> dict[str, Any]:
