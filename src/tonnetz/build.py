@@ -203,6 +203,7 @@ def build_task(cfg: DictConfig, frontend: Any, spec: DataSpec) -> Task:
         raise UserError(f"task.dim={size}: must be above 0, or null")
     pitches = getattr(backbone, "pitches", 0)
     facts = {"multilabel": multilabel, "classes": len(spec.groups or spec.classes), "dim": size, "pitches": pitches}
+    facts["frame_dim"] = backbone.dim
     loss = _loss(cfg.loss, facts)
     if hasattr(loss, "fit_counts"):
         loss.fit_counts(torch.tensor(spec.positives), torch.tensor(spec.known))

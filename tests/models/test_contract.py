@@ -28,6 +28,7 @@ SMALL |= {
 LEVELS = {"width": 4, "down": 3, "up": 2, "tail": [8, 16, 16]}
 SMALL |= {"tune": LEVELS, "tune_plus": LEVELS, "tune_hybrid": {"width": 4, "widths": [8, 16], "down": 3, "up": 2}}
 SMALL |= {"samplecnn": {"widths": [8, 8, 16]}, "samplecnn_xl": {"widths": [8, 16]}}
+SMALL |= {"sincnet": {"widths": [8, 16], "filters": 6, "kernel": 31}}
 # a YAML file that holds another member of a family than the default of its class
 VARIANTS = {
     "tune_plus": {"skips": True},

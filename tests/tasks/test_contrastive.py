@@ -21,9 +21,10 @@ from tonnetz.tracks import DataSpec, table
 
 MEL = ["task=contrastive", "frontend=logmel", "frontend.sample_rate=16000", "pooling=mean"]
 TINY = [*MEL, "model=tiny", "augment=none"]
-WAVEFORM = {"samplecnn", "samplecnn_xl", "tune", "tune_plus", "tune_hybrid"}
+WAVEFORM = {"samplecnn", "samplecnn_xl", "tune", "tune_plus", "tune_hybrid", "sincnet"}
 SMALLER = {
     "samplecnn_xl": ["model.widths=[4,4,8,8,8,8,8,8,8]"],
+    "sincnet": ["model.widths=[4,4]", "model.filters=8"],
     "short_chunk": ["model.width=8"],
     "patch_transformer": ["model.depth=2"],
 }
@@ -107,6 +108,36 @@ def test_two_passes_have_statistics_of_their_own():
     torch.testing.assert_close(one.eval()(batch)[0::2], one.views(batch)[0][:, 0])
 
 
+PREDICTIVE = [*TINY, "loss=cpc", "loss.hidden=8", "task.layers=0", "task.dim=null"]
+
+
+def test_predictive_coding_compares_the_frames_of_every_excerpt():
+    task = made(*PREDICTIVE).train()
+    batch = pairs()
+    assert torch.isfinite(step(task, batch))
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in task.criterion.parameters())
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.encoder.parameters())
+    task.eval()
+    expected = task.criterion.compare(*task.encoder(batch), batch["row"])
+    torch.testing.assert_close(task.loss(batch), expected)
+
+
+@pytest.mark.parametrize("words", [["augment=basic"], ["augment=specaugment"]])
+def test_one_view_may_stay_clean(words):
+    task = made(*TINY[:-1], *words, "task.clean=true").train()
+    batch = pairs(16000)
+    torch.manual_seed(3)
+    batch = task.encoder.features(task.augmented(batch))
+    x, lengths = task._entering(batch)
+    plain = task.encoder.frontend(pairs(16000)["audio"])
+    torch.testing.assert_close(x[::2], plain[::2])
+    assert not any(torch.allclose(a, b) for a, b in zip(x[1::2], plain[1::2], strict=True)) or words == [
+        "augment=basic"
+    ]
+    assert not torch.allclose(x[1::2], plain[1::2])
+    assert torch.equal(lengths, batch["lengths"])
+
+
 def test_projector_of_the_paper():
     plain = projector(512, 512, 64, 2, norm=False)
     assert sum(p.numel() for p in plain.parameters()) == 294_912
@@ -133,6 +164,7 @@ def test_embedding_is_the_pooled_vector():
         (["task.layers=-1", "task.dim=null"], r"task\.layers=-1"),
         (["task.hidden=0"], r"task\.hidden=0"),
         (["task.select=knn", "task.bank=0"], r"task\.select=knn"),
+        (["loss=cpc"], r"task\.layers=0 task\.dim=null"),
     ],
 )
 def test_mistakes_are_named(words, message):
@@ -327,6 +359,23 @@ def test_byol_resumes_with_its_moving_average_and_predictor(fit):
     for name, value in expected.items():
         assert torch.equal(found[name], value), name
     assert not torch.equal(found["target.projection.0.weight"], found["projection.0.weight"])
+
+
+def test_predictive_coding_trains_resumes_and_is_told_of_short_excerpts(fit):
+    words = [*RUN, *PREDICTIVE[-4:], "augment=basic", "task.clean=true"]
+    whole = fit(*words, run="whole")
+    assert whole.status == 0, whole.err
+    scores = whole.json("metrics.json")
+    assert 0 < scores["valid/loss"] < 10
+    for epochs in ("trainer.max_epochs=1", "trainer.max_epochs=2"):
+        assert fit(*words, epochs, run="parts").status == 0
+    found = weights(parts := fit(*words, "trainer.max_epochs=2", run="parts"))
+    assert parts.status == 0
+    for name, value in weights(whole).items():
+        assert torch.equal(found[name], value), name
+    asked = fit(*words, "loss.steps=500", run="asked")
+    assert asked.status == 2
+    assert "loss.steps=500" in asked.err
 
 
 def test_folders_without_labels_are_enough(fit):

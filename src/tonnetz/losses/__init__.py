@@ -8,6 +8,7 @@ from tonnetz.losses.classification import BCE, AsymmetricFocal, BCEPosWeight, Cr
 from tonnetz.losses.classifier import FocalClassifier
 from tonnetz.losses.clews import CLEWS
 from tonnetz.losses.contrastive import NTXent, SupCon
+from tonnetz.losses.cpc import CPC
 from tonnetz.losses.family import FamilyLoss, family_loss, family_scores, family_targets
 from tonnetz.losses.library import Library
 from tonnetz.losses.matches import BestMatches
@@ -25,6 +26,7 @@ __all__ = [
     "BCE",
     "BYOL",
     "CLEWS",
+    "CPC",
     "DCL",
     "AlignmentUniformity",
     "AsymmetricFocal",

@@ -19,11 +19,13 @@ class ViewLoss(nn.Module):
     `forward` gets float32 vectors of all processes. `predicts`: the online vectors have gone through a predictor.
     `momentum`: first and last decay of the moving average of the network that makes the targets; null has no such
     network, the targets are then the projections without their gradient. `norm`: whether the projector of the
-    method has batch normalisation.
+    method has batch normalisation. `frames`: it does not compare vectors of views at all but the frames of every
+    excerpt, by `compare(frames (M, T, D), mask (M, T), code (M,))`, and looks `steps` of them ahead.
     """
 
     kind = "views"
     predicts: bool = False
+    frames: bool = False
     norm: bool = False
     momentum: tuple[float, float] | None = None
 

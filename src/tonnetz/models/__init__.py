@@ -17,6 +17,7 @@ from tonnetz.models.key_equivariant import KeyEquivariant
 from tonnetz.models.patch_transformer import PatchTransformer
 from tonnetz.models.samplecnn import SampleCNN
 from tonnetz.models.short_chunk import ShortChunk
+from tonnetz.models.sincnet import SincNet
 from tonnetz.models.timbre import Timbre
 from tonnetz.models.timm import Timm
 from tonnetz.models.tiny import Tiny
@@ -41,6 +42,7 @@ __all__ = [
     "RotaryConformer",
     "SampleCNN",
     "ShortChunk",
+    "SincNet",
     "Timbre",
     "Timm",
     "Tiny",

@@ -84,7 +84,7 @@ class Task(L.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor | None:
         """Augment, encode, compare. A step without a finite loss is left out; a third in a row raises Diverged."""
-        loss = self.loss(self.augment.wave(batch))
+        loss = self.loss(self.augmented(batch))
         if not torch.isfinite(loss):
             self._broken += 1
             if self._broken >= PATIENCE or self.trainer.world_size > 1:  # other ranks wait for our gradients
@@ -93,6 +93,10 @@ class Task(L.LightningModule):
         self._broken = 0
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["row"]))
         return loss
+
+    def augmented(self, batch: Batch) -> Batch:
+        """The batch with its sound augmented."""
+        return self.augment.wave(batch)
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
         """Key all random numbers of a step by (seed, rank, epoch, batch): nothing depends on what ran before it."""

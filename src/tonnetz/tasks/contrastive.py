@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import torch
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 
 from tonnetz.errors import UserError, suggest
 from tonnetz.learned import opened
@@ -42,6 +43,7 @@ class Contrastive(Task):
         kin: column of the table (group is the recording; artist, work, labels, ...) whose equal values make two tracks
             kin, which `loss.kin` masks or uses as positives; null: a track is kin to itself alone.
         together: encode both views in one pass; false has two passes, with batch statistics of their own.
+        clean: leave one of the two views as it is; only the other one is augmented.
         select: what chooses the best checkpoint on the validation split: loss | knn | linear | rank.
         bank: labelled training tracks that the monitors knn and linear learn from; 0 turns them off.
         neighbours: of the monitor knn.
@@ -64,6 +66,7 @@ class Contrastive(Task):
         predictor: int = 512,
         kin: str | None = "group",
         together: bool = True,
+        clean: bool = False,
         select: str = "loss",
         bank: int = 1000,
         neighbours: int = 20,
@@ -74,7 +77,7 @@ class Contrastive(Task):
         _check(loss, select, dim, layers, hidden, predictor, neighbours)
         self.pooling, self.criterion = pooling, cast(Any, loss)
         size = cast(int, pooling.out_dim)
-        self.dim, self.kin, self.together = dim or size, kin, together
+        self.dim, self.kin, self.together, self.clean = dim or size, kin, together, clean
         self.allow_transductive = allow_transductive
         normed = self.criterion.norm if norm is None else norm
         self.projection = projector(size, hidden or size, self.dim, layers, normed)
@@ -86,6 +89,7 @@ class Contrastive(Task):
             raise UserError(f"task.select={select}: needs labels and task.bank above 0; take task.select=loss or rank")
         self.parts = [size, 2 * self.dim, 2 * self.dim, len(self.spec.classes)]  # of what evaluation gathers
         self.seen = nn.ModuleDict({stage: Vectors(sum(self.parts)) for stage in ("valid", "test")})
+        self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("valid", "test")})  # of a loss on frames
         self.learned = Vectors(size + len(self.spec.classes))
         self._codes: dict[str, Tensor] = {}  # split -> number of the kin of each of its tracks
 
@@ -101,14 +105,28 @@ class Contrastive(Task):
 
     def views(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Online and target vectors, both (N, 2, D'), of 2N excerpts of which two neighbours are views of one track."""
-        encoder = self.encoder
-        batch = encoder.augment.features(encoder.features(batch))
-        x, lengths = batch["features"], batch["lengths"]
+        x, lengths = self._entering(batch)
         online = self._both(self._online(), x, lengths)
         target = online.detach() if self.target is None else self._targets(self.target, x, lengths)
         if self.predictor is not None:
             online = self.predictor(online.flatten(0, 1)).view_as(online)
         return online, target
+
+    def augmented(self, batch: Batch) -> Batch:
+        """The batch of views with their sound augmented, or with that of every other one."""
+        return self._spared(batch, self.augment.wave(batch))
+
+    def _spared(self, before: Batch, after: Batch) -> Batch:
+        if not self.clean:
+            return after
+        first = {key: before[key][::2] for key in ("audio", "features", "lengths") if key in before}
+        return after | {key: torch.stack([x, after[key][1::2]], 1).flatten(0, 1) for key, x in first.items()}
+
+    def _entering(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Augmented features (2N, C, F, T) and their valid frames (2N,)."""
+        plain = self.encoder.features(batch)
+        batch = self._spared(plain, self.encoder.augment.features(plain))
+        return batch["features"], batch["lengths"]
 
     def _online(self) -> nn.ModuleDict:
         return nn.ModuleDict(
@@ -128,12 +146,27 @@ class Contrastive(Task):
     # --- training
 
     def check(self, data: Any) -> None:
-        """Raise UserError for tracks that a corpus gives to validation or test, unless they are allowed."""
+        """Raise UserError for tracks that a corpus gives to validation or test, unless they are allowed, and for
+        excerpts of too few frames for a loss that looks ahead.
+        """
+        if self.criterion.frames:
+            self._check_frames(data.plan)
         names = [] if self.allow_transductive else opened(data.corpora)
         if names:
             raise UserError(
                 f"split=train: {names[0]} names tracks to validate or test, which would be pretrained on; "
                 "leave it out, or say task.allow_transductive=true, which results will tell"
+            )
+
+    def _check_frames(self, plan: Any) -> None:
+        frontend, least = self.encoder.frontend, self.criterion.steps + 1
+        seconds = min(*plan.lengths, plan.span)
+        samples = torch.tensor([round(seconds * frontend.sample_rate)])
+        frames = int(self.encoder.backbone.frames(frontend.frames(samples)))
+        if frames < least:
+            raise UserError(
+                f"loss.steps={self.criterion.steps}: {seconds:g} s are {frames} frames here, {least} are needed; "
+                "take longer task.plan.seconds, a network of more frames (model=cnn, fewer model.widths) or fewer steps"
             )
 
     def facts(self, data: Any) -> dict[str, Any]:
@@ -142,9 +175,18 @@ class Contrastive(Task):
 
     def loss(self, batch: Batch) -> Tensor:
         """The criterion on the views of all processes."""
+        if self.criterion.frames:
+            return self._frames_loss(batch, "train")
         online, target = self.views(batch)
         code = self.codes("train", batch["row"][::2])
         return self._compare(*(gathered(part) for part in (online, target, code)))
+
+    def _frames_loss(self, batch: Batch, stage: str) -> Tensor:
+        """The criterion on the frames of all excerpts of all processes."""
+        found = (*self.encoder.encode(*self._entering(batch)), self.codes(stage, batch["row"]))
+        frames, mask, code = (gathered(part) for part in found)
+        with torch.autocast(frames.device.type, enabled=False):
+            return self.criterion.compare(frames.float(), mask, code)
 
     def _compare(self, online: Tensor, target: Tensor, code: Tensor) -> Tensor:
         with torch.autocast(online.device.type, enabled=False):
@@ -203,7 +245,10 @@ class Contrastive(Task):
         pooled = self.embed(batch)  # (B, D), as they are
         twice = {key: value.repeat_interleave(2, 0) for key, value in batch.items()}
         with self._augmenting(index):
-            online, target = self.views(self.augment.wave(twice))
+            twice = self.augmented(twice)
+            online, target = self.views(twice)
+            if self.criterion.frames:
+                cast(Any, self.losses[stage]).update(self._frames_loss(twice, stage), len(batch["row"]))
         found = torch.cat([pooled, online.flatten(1), target.flatten(1), batch["label"].to(pooled)], 1)
         row, start = batch["row"], batch["start"]
         self._seen(stage).update(found, row, torch.zeros_like(row), start, torch.ones_like(start))
@@ -238,7 +283,7 @@ class Contrastive(Task):
         online, target = (x.unflatten(1, (2, self.dim)) for x in (online, target))  # (M, 2, D')
         partner = self.data.plan.partners(found.row.cpu().numpy())
         online, target = (torch.stack([x[:, 0], x[partner, 1]], 1) for x in (online, target))
-        values = {"loss": self._mean_loss(online, target, self.codes(stage, found.row))}
+        values = {"loss": self._validated_loss(stage, online, target, found.row)}
         values |= {"deviation": measures.deviation(pooled), "rank": measures.effective_rank(pooled)}
         values["alignment"] = measures.alignment(online[:, 0], online[:, 1])
         values["uniformity"] = measures.uniformity(online[:, 0])
@@ -246,6 +291,14 @@ class Contrastive(Task):
         plain = {name: float(value) for name, value in values.items()}
         self.log_dict({f"{stage}/{name}": value for name, value in plain.items()}, sync_dist=True)
         self.outcome[stage] = {"values": plain, "per_class": {}}
+
+    def _validated_loss(self, stage: str, online: Tensor, target: Tensor, row: Tensor) -> Tensor:
+        if not self.criterion.frames:
+            return self._mean_loss(online, target, self.codes(stage, row))
+        mean = cast(Any, self.losses[stage])
+        value = mean.compute()
+        mean.reset()
+        return value
 
     def _mean_loss(self, online: Tensor, target: Tensor, code: Tensor) -> Tensor:
         """Mean loss of pairs (M, 2, D') in shuffled batches as large as in training; what is left over is left out."""
@@ -326,6 +379,10 @@ def _check(
         raise UserError("task=contrastive needs a loss on views: loss=simclr, dcl, moco, vicreg, byol, ...")
     if select not in SELECT:
         raise UserError(f"task.select={select}{suggest(select, SELECT)}")
+    if loss.frames and (layers or dim):
+        raise UserError(
+            f"task.layers={layers} task.dim={dim}: this loss compares frames; take task.layers=0 task.dim=null"
+        )
     if layers < 0 or (layers == 0 and dim):
         raise UserError(f"task.layers={layers} task.dim={dim}: without a projector (layers=0) take task.dim=null")
     for name, value in {"dim": dim, "hidden": hidden, "predictor": predictor, "neighbours": neighbours}.items():
