@@ -1,21 +1,19 @@
-"""Search: selection on validation alone, resuming, examples of windows, deformations, files of features."""
+"""Search: selection on validation alone, resuming, examples of windows, deformations."""
 
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
 from tonnetz.errors import UserError
-from tonnetz.jobs.embed import write_npy
 from tonnetz.metrics import stacked
 from tonnetz.metrics.bootstrap import percentiles, resampled
 from tonnetz.probing import Goal, Protocol, expand, search
 from tonnetz.probing.deform import KNOWN, deformation
-from tonnetz.probing.features import Features, concatenated, cut_tails, moving, read_folder, summable
+from tonnetz.probing.features import Features, concatenated, cut_tails, moving, summable
 from tonnetz.probing.lead import add_leads
 from tonnetz.probing.search import Settings, evaluation_examples, training_examples
 
@@ -185,57 +183,6 @@ def test_moving_statistics_equal_numpy():
     expected = np.concatenate([f(part, 1) for part in parts for f in (np.mean, np.std)])
     np.testing.assert_allclose(moving(x), expected, atol=1e-5)
     assert moving(x[:, :1]).isfinite().all()
-
-
-def test_features_from_files(tmp_path):
-    frames = {split: pl.DataFrame({"id": [f"{split}/{i}" for i in range(3)]}) for split in SPLITS}
-    for split in SPLITS:
-        (tmp_path / split).mkdir()
-        for i in range(3):
-            np.save(tmp_path / split / f"{i}.npy", np.full((2, 5) if i == 1 else 5, i, np.float64))
-    features, lost, strays = read_folder(tmp_path, frames)
-    assert features.x["test"].shape == (4, 5)
-    assert features.row["test"].tolist() == [0, 1, 1, 2]
-    assert (lost, strays) == ({}, 0)
-    (tmp_path / "test" / "9.npy").write_bytes((tmp_path / "test" / "0.npy").read_bytes())
-    with pytest.raises(UserError, match=r"test/9.npy: belongs to no track"):
-        read_folder(tmp_path, frames)
-    assert read_folder(tmp_path, frames, skip=True)[1:] == ({}, 1)
-    (tmp_path / "test" / "9.npy").unlink()
-    (tmp_path / "train" / "2.npy").unlink()
-    with pytest.raises(UserError, match=r"train/2.npy: is missing"):
-        read_folder(tmp_path, frames)
-
-
-def test_tracks_without_usable_features_are_refused_or_left_out_by_name(tmp_path):
-    frames = {split: pl.DataFrame({"id": [f"{split}{i}" for i in range(3)]}) for split in SPLITS}
-    for name in (name for frame in frames.values() for name in frame["id"]):
-        np.save(tmp_path / f"{name}.npy", np.full((int(name[-1]) + 1, 5), int(name[-1])))
-    bad = {"train0": "holds NaN", "test1": "cannot be read", "valid2": "has shape (0, 5)"}
-    np.save(tmp_path / "train0.npy", np.full(5, np.nan))
-    with pytest.raises(UserError, match=r"train0.npy: holds NaN or infinity \(1 such"):
-        read_folder(tmp_path, frames)
-    (tmp_path / "test1.npy").write_bytes(b"no numbers")
-    np.save(tmp_path / "valid2.npy", np.zeros((0, 5)))
-    features, lost, _ = read_folder(tmp_path, frames, skip=True)
-    assert lost.keys() == bad.keys()
-    assert all(lost[name].startswith(reason) for name, reason in bad.items())
-    assert features.row["train"].tolist() == [0, 0, 1, 1, 1]  # of the tracks that stay
-    assert features.x["train"][:, 0].tolist() == [1, 1, 2, 2, 2]
-    assert features.row["test"].tolist() == [0, 1, 1, 1]
-    np.save(tmp_path / "train1.npy", np.zeros(4))
-    with pytest.raises(UserError, match=r"others have . dimensions"):
-        read_folder(tmp_path, frames, skip=True)
-
-
-def test_files_that_embed_writes_are_read(tmp_path):
-    vectors, rows = torch.arange(12.0).view(4, 3), torch.tensor([0, 1, 1, 2])
-    frames = {split: pl.DataFrame({"id": [name]}) for split, name in zip(SPLITS, ("a/x", "b", "c"), strict=True)}
-    write_npy(tmp_path / "windows", vectors, rows, ["a/x", "b", "c"], windows=True)
-    found, _, _ = read_folder(tmp_path / "windows", frames)
-    assert torch.equal(torch.cat([found.x[split] for split in SPLITS]), vectors)
-    write_npy(tmp_path / "means", vectors[:3], torch.arange(3), ["a/x", "b", "c"])
-    assert np.load(tmp_path / "means/b.npy").tolist() == [3, 4, 5]
 
 
 def test_taps_side_by_side():

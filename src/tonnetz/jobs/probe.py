@@ -26,7 +26,8 @@ from tonnetz.manifest import Run, write_csv, write_json
 from tonnetz.paths import config_folder
 from tonnetz.probing.baselines import BASELINES, absent, subjects
 from tonnetz.probing.deform import deformation
-from tonnetz.probing.features import EMBEDDING, Features, concatenated, extract, handcrafted, read_folder, summable
+from tonnetz.probing.features import EMBEDDING, Features, concatenated, extract, handcrafted, summable
+from tonnetz.probing.folder import Lost, read_folder
 from tonnetz.probing.goal import Goal
 from tonnetz.probing.grid import Probe, Protocol, expand
 from tonnetz.probing.lead import add_leads, best
@@ -161,7 +162,7 @@ def find_subject(cfg: DictConfig, folder: Path) -> tuple[Experiment | None, Any,
         if name not in BASELINES:
             raise UserError(f"job.baselines: no baseline '{name}'{suggest(name, BASELINES)}")
     subject, given = None, None
-    lost: dict[str, str] = {}
+    lost: Lost = {}
     if cfg.ckpt:
         subject, _ = restore(cfg, list(HydraConfig.get().overrides.task))
         data = subject.data
@@ -181,7 +182,7 @@ def find_subject(cfg: DictConfig, folder: Path) -> tuple[Experiment | None, Any,
     return subject, data, given, len(lost)
 
 
-def read_given(source: Path, data: Any, folder: Path) -> tuple[Features, dict[str, str]]:
+def read_given(source: Path, data: Any, folder: Path) -> tuple[Features, Lost]:
     """The features of `source`, and the tracks that have none, which are listed in ``folder/skipped.csv``."""
     frames = {split: data.split(split) for split in SPLITS}
     features, lost, strays = read_folder(source, frames, data.on_error == "skip")
@@ -192,8 +193,8 @@ def read_given(source: Path, data: Any, folder: Path) -> tuple[Features, dict[st
     if lost:
         splits = {name: split for split, frame in frames.items() for name in frame["id"]}
         rows = [
-            {"path": str(source / f"{name}.npy"), "id": name, "split": splits[name], "reason": reason}
-            for name, reason in lost.items()
+            {"path": str(path), "id": name, "split": splits[name], "reason": reason}
+            for name, (path, reason) in lost.items()
         ]
         write_csv(listing, rows)
         first = f"{rows[0]['path']}: {rows[0]['reason']}"

@@ -1,4 +1,4 @@
-"""Features of a corpus, computed once: of a checkpoint's taps, of MFCC and chroma statistics, or of files."""
+"""Features of a corpus, computed once: of a checkpoint's taps, or of MFCC and chroma statistics."""
 
 from __future__ import annotations
 
@@ -217,65 +217,6 @@ def widened(x: Tensor, wide: int) -> Tensor:
         return x
     random = torch.randn(wide, x.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return x @ torch.linalg.qr(random).Q.T.float()
-
-
-def read_folder(
-    folder: Path, frames: Mapping[str, pl.DataFrame], skip: bool = False
-) -> tuple[Features, dict[str, str], int]:
-    """Features from files ``folder/{id}.npy``, (D,) a track or (M, D) for its M windows.
-
-    Returns them, the reason for each track (by id) that is left out, and how many files belong to no track; `row`
-    counts the tracks that stay. Raises UserError, naming the file, for a track without a usable one, for a file of no
-    track, and for different widths; with `skip`, such tracks are left out, and such files are only counted.
-    """
-    if not folder.is_dir():
-        raise UserError(f"job.features={folder}: no such folder")
-    ids = {name for frame in frames.values() for name in frame["id"]}
-    files = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.npy")}
-    if not skip:
-        _complain(sorted(files - ids), folder, "belongs to no track of the corpus")
-        _complain(sorted(ids - files), folder, "is missing")
-    x, row, lost, width = {}, {}, {}, 0
-    digest = hashlib.blake2b(digest_size=8)
-    for split, frame in frames.items():
-        found = []
-        for name in frame["id"]:
-            value = _vectors(folder / f"{name}.npy")
-            if isinstance(value, str):
-                lost[name] = value
-                continue
-            width = width or value.shape[1]
-            if value.shape[1] != width:
-                raise UserError(f"{folder / name}.npy: has shape {value.shape}, others have {width} dimensions")
-            digest.update(value.tobytes())
-            found.append(value)
-        if lost and not skip:
-            _complain(list(lost), folder, lost[next(iter(lost))])
-        if not found:
-            raise UserError(f"job.features={folder}: no file for any track of the split {split}")
-        x[split] = torch.from_numpy(np.concatenate(found))
-        row[split] = torch.arange(len(found)).repeat_interleave(torch.tensor([len(value) for value in found]))
-    return Features(folder.name, x, row, digest.hexdigest()), lost, len(files - ids)
-
-
-def _vectors(path: Path) -> np.ndarray | str:
-    """The vectors (M, D) of a file, or why there are none."""
-    if not path.exists():
-        return "is missing"
-    try:
-        value = np.atleast_2d(np.load(path, allow_pickle=False)).astype(np.float32)
-    except (ValueError, EOFError, OSError) as error:
-        return f"cannot be read as an array of numbers ({error})"
-    if value.ndim != 2 or not value.size:
-        return f"has shape {value.shape}, not (D,) or (windows, D)"
-    return value if np.isfinite(value).all() else "holds NaN or infinity"
-
-
-def _complain(names: list[str], folder: Path, what: str) -> None:
-    if names:
-        raise UserError(
-            f"{folder / names[0]}.npy: {what} ({len(names)} such in all); correct the folder, or set data.on_error=skip"
-        )
 
 
 def check_finite(x: Tensor, frame: pl.DataFrame, row: Tensor) -> None:
