@@ -260,6 +260,11 @@ def test_constant_and_random_are_chance() -> None:
     assert torch.bincount(answers.flatten(), minlength=5).float().div(10_000).sub(0.2).abs().max() < 0.02
     assert (answers == target).float().mean() == pytest.approx(0.2, abs=0.02)
     assert (heads.Random(1)(support, mask, query).argmax(-1) == answers).float().mean() == pytest.approx(0.2, abs=0.02)
+    repeated = query[:1].expand(200, -1, -1)  # the same clips in every episode: their answers differ
+    drawn = heads.Random()(support, mask, repeated).argmax(-1)
+    share = functional.one_hot(drawn, 5).double().mean(0)  # (M, C)
+    assert share.sub(0.2).abs().max() < 0.12
+    assert share.std() == pytest.approx((0.2 * 0.8 / 200) ** 0.5, rel=0.25)
 
 
 def test_least_risk_equals_a_loop_and_prefers_the_near_relative() -> None:

@@ -26,8 +26,8 @@ class Constant(Head):
 class Random(Head):
     """Uniformly random answers: the score is the log of a uniform number.
 
-    The number is a hash of the query's embedding, the class's place and the seed, so it depends neither on the order of
-    queries nor on which of them are asked together.
+    The number is a hash of the embeddings of query and support, the class's place and the seed. So it depends neither
+    on the order of queries nor on which of them are asked together, and a clip gets another answer in every episode.
 
     Args:
         seed: another seed, other answers.
@@ -39,13 +39,19 @@ class Random(Head):
 
     def scores(self, support: Tensor, mask: Tensor, query: Tensor, valid: Tensor) -> Tensor:
         """Logs of uniform numbers."""
-        place = torch.arange(1, query.shape[-1] + 1, device=query.device)
-        bits = query.float().contiguous().view(torch.int32).long()  # (E, M, D)
-        key = _mixed(bits * _mixed(place)).sum(-1, keepdim=True)  # (E, M, 1), wrapping around
+        episode = _key(support).sum((1, 2))  # (E,); what does not exist is zero, and so is its key
+        key = _mixed(_key(query) + _mixed(episode + self.seed)[:, None])  # (E, M)
         classes = torch.arange(mask.shape[1], device=query.device)
-        number = _mixed(_mixed(key + self.seed) + _mixed(classes + 1))  # (E, M, C)
+        number = _mixed(key[..., None] + _mixed(classes + 1))  # (E, M, C)
         uniform = ((number & 0x7FFFFF).double() + 0.5) / 2**23
         return uniform.log().to(query.dtype)
+
+
+def _key(z: Tensor) -> Tensor:
+    """Vectors (..., D) hashed to int64, wrapping around; zeros to 0."""
+    place = torch.arange(1, z.shape[-1] + 1, device=z.device)
+    bits = z.float().contiguous().view(torch.int32).long()  # (..., D)
+    return _mixed(bits * _mixed(place)).sum(-1)
 
 
 def _mixed(x: Tensor) -> Tensor:
