@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 
 from tonnetz.errors import UserError
 from tonnetz.projection import project
@@ -26,6 +27,15 @@ def test_works_stay_together(method):
     same = np.kron(np.eye(4), np.ones((6, 6))).astype(bool) & ~np.eye(24, dtype=bool)
     nearest = np.where(np.eye(24, dtype=bool), np.inf, apart).argmin(1)
     assert same[np.arange(24), nearest].all()
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_classical_scaling_is_the_principal_components(dims):
+    points = np.random.default_rng(1).normal(0, [4, 3, 2, 1], (30, 4))
+    distance = np.linalg.norm(points[:, None] - points[None], axis=2)
+    expected = PCA(dims).fit_transform(points)
+    found = project(distance, "pca", dims=dims)
+    assert np.abs(found) == pytest.approx(np.abs(expected), abs=1e-6)  # but for the sign of each
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6])

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -131,6 +133,7 @@ def test_the_space_holds_support_prototypes_and_queries(space):
     assert seen[WRONG] == [item for right, item in items if not right]
     assert seen[WRONG]
     assert found.points.shape == (len(found.roles), 2)
+    assert found.deep.shape == (len(found.roles), 3)
     assert np.isfinite(found.points).all()
     assert len(np.unique(found.points.round(6), axis=0)) > len(expected)
     assert space_figure(found, "title").axes[0].get_title() == "title"
@@ -149,7 +152,59 @@ def test_the_page_plays_every_clip(space):
     )
     assert [p["url"] for p in points] == [urls.get(clip, "") for clip in found.clips]
     assert all(bool(p["url"]) == (p["role"] != PROTOTYPE) for p in points)
+    deep = np.array([p["deep"] for p in points])
+    assert np.linalg.norm(deep, axis=1).max() == pytest.approx(1, abs=2e-3)
+    expected = found.deep - found.deep.mean(0)  # turned, moved and scaled alone
+    assert deep * np.linalg.norm(expected, axis=1).max() == pytest.approx(expected, abs=2e-3 * np.abs(expected).max())
     assert all(30 <= p["x"] <= 870 and 30 <= p["y"] <= 610 for p in points)
     assert page.count("</script>") == 1  # a clip's name does not end it
     assert "<title>5 &lt; 6 &amp; more</title>" in page
     assert all(f'"{role}": "M' in page for role in (SUPPORT, PROTOTYPE, RIGHT, WRONG))  # each has a shape
+
+
+PAPER = """
+const parts = {}, listeners = {};
+function element() {
+  return {attributes: {}, children: [], style: {}, setAttribute(k, v) { this.attributes[k] = v; },
+    append(...more) {  // an element that is there already moves
+      this.children = this.children.filter(c => !more.includes(c)); this.children.push(...more);
+      if (this.value === undefined && more[0].word !== undefined) this.value = more[0].word; },
+    replaceChildren() { this.children = []; }, addEventListener(kind, call) { this[kind] = call; }, play() {}};
+}
+globalThis.Option = function (word, value) { return {word: value}; };
+globalThis.document = {
+  getElementById: id => parts[id] ??= element(), createElement: element, createElementNS: element};
+"""
+ASK = """
+const shown = () => parts.map.children.map(m => [m.children[0].textContent, m.attributes.transform]);
+const told = {flat: shown()};
+parts.deep.checked = true; parts.deep.change(); told.deep = shown();
+parts.map.pointermove({buttons: 0, movementX: 30, movementY: 0}); told.still = shown();
+parts.map.pointermove({buttons: 1, movementX: 30, movementY: -9}); told.turned = shown();
+parts.deep.checked = false; parts.deep.change(); told.again = shown();
+parts.map.children[0].click(); told.said = parts.said.textContent;
+console.log(JSON.stringify(told));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="runs the page's script, which takes node")
+def test_the_page_turns_its_marks(space):
+    found = space[0]
+    page = space_page([found, found], "title", {})
+    script = re.search(r"<script>(.*)</script>", page, re.DOTALL)[1]
+    done = subprocess.run(["node", "-e", PAPER + script + ASK], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    points = json.loads(re.search(r"const episodes = (\[.*\]);", page)[1])[0]
+    assert told["flat"] == told["again"]
+    assert told["deep"] == told["still"] != told["turned"]
+    assert told["flat"][0][0] == told["said"]
+    assert [where for _, where in told["flat"]] == [f"translate({p['x']:g},{p['y']:g}) scale(1)" for p in points]
+    for key, a, b in (("deep", 0.6, 0.4), ("turned", 0.6 + 30 / 150, 0.4 - 9 / 150)):
+        level = [[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]]
+        tilt = [[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]]
+        where = np.array([p["deep"] for p in points]) @ (np.array(tilt) @ np.array(level)).T
+        where = where[where[:, 2].argsort(kind="stable")]  # far ones are drawn first
+        drawn = [[float(x) for x in re.findall(r"-?[\d.]+(?:e-?\d+)?", place)] for _, place in told[key]]
+        expected = np.c_[450 + 290 * where[:, 0], 320 + 290 * where[:, 1], 1 + where[:, 2] / 3]
+        assert np.array(drawn) == pytest.approx(expected, abs=1e-6)

@@ -100,9 +100,10 @@ def coloured_tree(found: Answers, ladder: Ladder, reference: str, title: str) ->
 
 @dataclass(frozen=True)
 class Space:
-    """One episode in the plane: points (N, 2), roles, classes, answers and clips; prototypes have no clip."""
+    """One episode: points (N, 2) in the plane, deep (N, 3), roles, classes, answers, clips; prototypes have no clip."""
 
     points: np.ndarray
+    deep: np.ndarray
     roles: list[str]
     classes: list[str]
     answers: list[str]
@@ -118,7 +119,10 @@ def episode_space(
     method: str = "tsne",
     number: int = 0,
 ) -> Space:
-    """An episode of the answers on embeddings z (N, D), with its support rows (C, S), in the plane."""
+    """An episode of the answers on embeddings z (N, D), with its support rows (C, S), in the plane.
+
+    Its third dimension is that of principal components, whatever lays out the plane: in closed form, and nothing bent.
+    """
     names = [ladder.names[code] if code >= 0 else "" for code in found.classes[number].tolist()]
     parts, roles, classes, said, files = [], [], [], [], []
     for name, line in zip(names, support, strict=True):
@@ -138,8 +142,9 @@ def episode_space(
     said += [names[a] for a in answer]
     files += [clips[row] for row in rows_asked.tolist()]
     vectors = torch.cat(parts).double()
-    points = project(torch.cdist(vectors, vectors).numpy(), method)
-    return Space(np.asarray(points, float), roles, classes, said, files)
+    distance = torch.cdist(vectors, vectors).numpy()
+    points, deep = (np.asarray(project(distance, *how), float) for how in ((method,), ("pca", 0, 3)))
+    return Space(points, deep, roles, classes, said, files)
 
 
 def space_figure(space: Space, title: str) -> Figure:
@@ -167,7 +172,9 @@ PAGE = """<!doctype html>
 <style>body{{font:14px sans-serif;margin:1em}}svg{{border:1px solid #ccc;width:100%;max-width:900px}}
 path{{stroke:#000;stroke-width:.6;cursor:pointer}}path:hover{{stroke-width:2.5}}#said{{min-height:1.6em}}</style>
 <h1>{title}</h1><p>Click a mark to hear its file. <label>Episode <select id="episode"></select></label>
-<label>Colour <select id="colour"></select></label></p><div id="said"></div><audio id="player" controls></audio>
+<label>Colour <select id="colour"></select></label>
+<label><input type="checkbox" id="deep"> three dimensions (principal components; drag to turn)</label></p>
+<div id="said"></div><audio id="player" controls></audio>
 <svg viewBox="0 0 900 640" id="map"></svg><div id="key"></div>
 <script>
 const episodes = {episodes};
@@ -179,6 +186,7 @@ const shapes = {{
 const part = id => document.getElementById(id);
 const offer = (id, values) => values.forEach(value => part(id).append(new Option(value, value)));
 offer("episode", episodes.map((points, i) => i + 1));
+let marks = [], turn = [0.6, 0.4];
 offer("colour", ["class", "role", "answer", ...Object.keys(Object.assign({{}}, ...episodes[0].map(p => p.facts)))]);
 function draw() {{
   const points = episodes[part("episode").value - 1], key = part("colour").value;
@@ -188,11 +196,10 @@ function draw() {{
   const hue = name => name ? "hsl(" + Math.round(360 * names.indexOf(name) / names.length) + ",70%,55%)" : "#ddd";
   part("map").replaceChildren();
   part("key").replaceChildren();
-  for (const p of points) {{
+  marks = points.map(p => {{
     const mark = document.createElementNS("http://www.w3.org/2000/svg", "path");
     mark.setAttribute("d", shapes[p.role]);
     mark.setAttribute("fill", hue(value(p)));
-    mark.setAttribute("transform", `translate(${{p.x}},${{p.y}})`);
     const mistake = p.answer && p.answer !== p.class ? ", taken for " + p.answer : "";
     const words = `${{p.class}} (${{p.role}}${{mistake}}) ${{p.clip}}`;
     const title = document.createElementNS("http://www.w3.org/2000/svg", "title");
@@ -202,8 +209,9 @@ function draw() {{
       part("said").textContent = words;
       if (p.url) {{ const player = part("player"); player.src = p.url; player.play(); }}
     }});
-    part("map").append(mark);
-  }}
+    return [mark, p];
+  }});
+  place();
   for (const name of names) {{
     const word = document.createElement("span");
     word.textContent = "\\u25cf " + name + "  ";
@@ -211,6 +219,25 @@ function draw() {{
     part("key").append(word);
   }}
 }}
+function seen(p) {{  // horizontally, vertically, and how near
+  const [a, b] = turn, [x, y, z] = p.deep;
+  const u = x * Math.cos(a) + z * Math.sin(a), w = z * Math.cos(a) - x * Math.sin(a);
+  return [450 + 290 * u, 320 + 290 * (y * Math.cos(b) - w * Math.sin(b)), w * Math.cos(b) + y * Math.sin(b)];
+}}
+function place() {{
+  const spots = marks.map(([mark, p]) => [mark, ...(part("deep").checked ? seen(p) : [p.x, p.y, 0])]);
+  spots.sort((one, other) => one[3] - other[3]);
+  for (const [mark, x, y, near] of spots) {{
+    mark.setAttribute("transform", `translate(${{x}},${{y}}) scale(${{1 + near / 3}})`);
+    part("map").append(mark);
+  }}
+}}
+part("map").addEventListener("pointermove", event => {{
+  if (!event.buttons || !part("deep").checked) return;
+  turn = [turn[0] + event.movementX / 150, turn[1] + event.movementY / 150];
+  place();
+}});
+part("deep").addEventListener("change", place);
 part("episode").addEventListener("change", draw);
 part("colour").addEventListener("change", draw);
 draw();
@@ -233,9 +260,11 @@ def space_page(
 def _marks(space: Space, urls: Mapping[str, str], facts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     low, high = space.points.min(0), space.points.max(0)
     place = 30 + (space.points - low) / np.maximum(high - low, 1e-9) * np.array([840, 580])
-    rows = zip(place.round(1).tolist(), space.roles, space.classes, space.answers, space.clips, strict=True)
+    middle = space.deep - space.deep.mean(0)
+    deep = (middle / max(float(np.linalg.norm(middle, axis=1).max()), 1e-9)).round(3).tolist()  # in the unit ball
+    rows = zip(place.round(1).tolist(), deep, space.roles, space.classes, space.answers, space.clips, strict=True)
     return [
-        {"x": x, "y": y, "role": role, "class": name, "answer": said, "clip": clip}
+        {"x": x, "y": y, "deep": ball, "role": role, "class": name, "answer": said, "clip": clip}
         | {"url": urls.get(clip, ""), "facts": dict(facts.get(clip, {}))}
-        for (x, y), role, name, said, clip in rows
+        for (x, y), ball, role, name, said, clip in rows
     ]
