@@ -61,6 +61,15 @@ def test_test_labels_choose_nothing(tmp_path):
     assert len(first["seeds"]["values"]) == 2
 
 
+def test_the_table_has_the_width_of_a_layer_that_is_between(tmp_path):
+    features, goal, values, units = windows()
+    probes = expand({"hidden": [[], ["between"]], "lr": [1e-2]})
+    result = search.search(
+        features, goal, values, units, torch.arange(60), probes, PROTOCOL, Settings(seeds=1, draws=0), tmp_path
+    )
+    assert [row["hidden"] for row in result["configurations"]] == [[], [4]]  # three features, three classes
+
+
 def test_an_interrupted_search_goes_on(tmp_path, monkeypatch):
     real, calls = search.fit, []
 

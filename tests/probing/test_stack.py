@@ -2,13 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
 from tonnetz.errors import UserError
 from tonnetz.probing import Goal, Probe, Protocol, expand, fit
-from tonnetz.probing.grid import groups
+from tonnetz.probing.grid import groups, widths
 from tonnetz.probing.serial import fit_alone
 from tonnetz.probing.stack import Examples, Stack, draws, evaluate, initial
 
@@ -78,7 +79,7 @@ def test_gradients_are_those_of_autograd(kind, hidden):
     ids=["draws", "epochs", "adamw"],
 )
 @pytest.mark.parametrize("kind", ["multilabel", "classes", "key", "number"])
-@pytest.mark.parametrize("hidden", [(), (16,)])
+@pytest.mark.parametrize("hidden", [(), (16,), ("between",)])
 def test_all_at_once_equals_one_by_one(kind, hidden, protocol):
     """Same scores, same best and last steps, same winner, dropout included: all draws are shared."""
     train, valid, test = toy(kind)
@@ -221,11 +222,33 @@ def test_the_grid_of_jukemir():
         ({"lr": 1e-3}, "must be a list"),
         ({"dropout": [1.0]}, "makes no sense"),
         ({"hidden": [[0]]}, "makes no sense"),
+        ({"hidden": [["between", 8]]}, "all of them 'between'"),
+        ({"hidden": [["wide"]]}, "makes no sense"),
     ],
 )
 def test_wrong_axes(axes, message):
     with pytest.raises(UserError, match=message):
         expand(axes)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "inputs", "outputs", "expected"),
+    [
+        ((), 512, 50, []),
+        ((256, 128), 512, 50, [256, 128]),
+        (("between",), 512, 50, [282]),  # 281 is odd
+        (("between",), 512, 24, [268]),
+        (("between",), 5, 2, [4]),  # 3.5
+        (("between",), 8, 50, [30]),  # 29, wider than the features
+        (("between",) * 2, 512, 50, [358, 204]),
+        (("between",) * 3, 4800, 10, [3602, 2406, 1208]),
+    ],
+)
+def test_hidden_layers_between_features_and_outputs(hidden, inputs, outputs, expected):
+    assert widths(Probe(hidden), inputs, outputs) == [inputs, *expected, outputs]
+    even = np.linspace(inputs, outputs, len(hidden) + 2)[1:-1]
+    if "between" in hidden:
+        assert all(width % 2 == 0 and -1 < width - place <= 1 for width, place in zip(expected, even, strict=True))
 
 
 def test_initial_weights_are_torch_s_and_leave_its_state_alone():

@@ -11,13 +11,15 @@ from typing import Any
 
 from tonnetz.errors import UserError, suggest
 
+BETWEEN = "between"  # a hidden layer that is as wide as its place between inputs and outputs says
+
 
 @dataclass(frozen=True)
 class Probe:
     """One configuration.
 
     Args:
-        hidden: widths of the hidden layers; none is a linear probe.
+        hidden: widths of the hidden layers, or the word ``between`` for each, see `widths`; none is a linear probe.
         batch: examples a step.
         lr: learning rate.
         dropout: of the input and behind every hidden layer.
@@ -25,7 +27,7 @@ class Probe:
         standardize: subtract the mean and divide by the standard deviation of the training examples.
     """
 
-    hidden: tuple[int, ...] = ()
+    hidden: tuple[int | str, ...] = ()
     batch: int = 64
     lr: float = 1e-3
     dropout: float = 0.5
@@ -33,11 +35,13 @@ class Probe:
     standardize: bool = True
 
     def __post_init__(self) -> None:
-        whole = all(isinstance(n, int) and n > 0 for n in (*self.hidden, self.batch))
+        named = all(width == BETWEEN for width in self.hidden)
+        counts = (self.batch,) if named else (*self.hidden, self.batch)
+        whole = all(isinstance(n, int) and n > 0 for n in counts)
         if not whole or self.lr <= 0 or not 0 <= self.dropout < 1 or self.weight_decay < 0:
             raise UserError(
-                f"job.axes: {asdict(self)} makes no sense; widths, batch and lr are above 0, dropout is in [0, 1), "
-                "weight_decay is not negative"
+                f"job.axes: {asdict(self)} makes no sense; widths (or all of them '{BETWEEN}'), batch and lr are "
+                "above 0, dropout is in [0, 1), weight_decay is not negative"
             )
 
     @property
@@ -65,6 +69,22 @@ class Probe:
             "seed": 0,
         }
         return hashlib.sha1(json.dumps(values, sort_keys=True, indent=2).encode()).hexdigest()
+
+
+def widths(probe: Probe, inputs: int, outputs: int) -> list[int]:
+    """Widths of all layers of a probe, from its inputs to its outputs.
+
+    L hidden layers called ``between`` lie evenly between the two (arithmetically), and are made even numbers, as
+    mir_ref (Plachouras et al. 2023) infers them: one layer for 512 features and 50 classes has 281, so 282.
+    """
+    step = (inputs - outputs) / (len(probe.hidden) + 1)
+    found = [inputs]
+    for i, width in enumerate(probe.hidden):
+        if width == BETWEEN:
+            place = int(outputs + (len(probe.hidden) - i) * step)
+            width = place + place % 2
+        found.append(int(width))
+    return [*found, outputs]
 
 
 AXES = tuple(field.name for field in fields(Probe))

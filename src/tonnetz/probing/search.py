@@ -230,6 +230,7 @@ def rows_of(fitted: Fitted) -> list[dict[str, Any]]:
         {
             "id": probe.id,
             **asdict(probe),
+            "hidden": [weight.shape[1] for weight in fitted.weights[: 2 * len(probe.hidden) : 2]],
             "score": score,
             "rule": rule,
             "best_step": best,

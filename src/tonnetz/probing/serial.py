@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tonnetz.probing.goal import Goal
-from tonnetz.probing.grid import Probe, Protocol
+from tonnetz.probing.grid import Probe, Protocol, widths
 from tonnetz.probing.stack import Examples, draws, initial, statistics
 
 Metric = Callable[[Tensor, Tensor], float]  # scores (K, N), target
@@ -61,7 +61,7 @@ def fit_alone(
     """
     mean, std = statistics(train.x)
     sides = [(part.x - mean) / std if probe.standardize else part.x for part in (train, valid)]
-    sizes = [train.x.shape[1] // taps, *probe.hidden, len(goal.names)]
+    sizes = widths(probe, train.x.shape[1] // taps, len(goal.names))
     model = Alone(probe, sizes, seed, protocol.dropout_input, taps)
     kind = torch.optim.AdamW if protocol.optimizer == "adamw" else torch.optim.Adam
     optimizer = kind(model.parameters(), probe.lr, weight_decay=probe.weight_decay)

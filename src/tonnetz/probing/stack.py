@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from tonnetz.probing.goal import Goal
-from tonnetz.probing.grid import Probe, Protocol
+from tonnetz.probing.grid import Probe, Protocol, widths
 
 CELLS = 2**24  # hidden values of an evaluation held at once
 
@@ -349,7 +349,7 @@ def fit(
     mean, std = (value.to(device) for value in statistics(train.x))
     sides = [train.x, (train.x - mean) / std]
     seen = [valid.x, (valid.x - mean) / std]
-    sizes = [train.x.shape[1] // taps, *probes[0].hidden, len(goal.names)]
+    sizes = widths(probes[0], train.x.shape[1] // taps, len(goal.names))
     stack = Stack(probes, sizes, seed, protocol, taps).to(device)
     course = Course(stack, protocol)
     interval, limit = (f(len(train.x), probes[0].batch) for f in (protocol.interval, protocol.limit))
