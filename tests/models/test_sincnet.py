@@ -14,7 +14,7 @@ from tonnetz.models import SincNet
 
 
 def test_filters_are_scipys():
-    filters = SincNet(1, 1).filters
+    filters = SincNet(1, 1).stem.filters
     low, high = (edge.detach().double().numpy() for edge in filters.edges())
     assert np.all(np.diff(low) > 0)
     assert low[0] * 22050 == pytest.approx(80, abs=0.1)  # 30 Hz and the least edge
@@ -27,9 +27,11 @@ def test_filters_are_scipys():
 def test_the_filter_of_a_tone_answers_most():
     network = SincNet(1, 1).eval()
     t = torch.arange(8000) / 22050
-    low, high = network.filters.edges()
+    low, high = network.stem.filters.edges()
     for hertz in (300.0, 1000.0, 5000.0):
-        heard = network.filters(torch.sin(6.283185 * hertz * t).view(1, 1, 1, -1))[0, :, 0, 500:-500].square().mean(1)
+        heard = (
+            network.stem.filters(torch.sin(6.283185 * hertz * t).view(1, 1, 1, -1))[0, :, 0, 500:-500].square().mean(1)
+        )
         assert ((low * 22050 < hertz * 1.1) & (high * 22050 > hertz / 1.1))[heard.argmax()]
 
 
@@ -46,14 +48,14 @@ def test_parameters_and_frames():
 def test_edges_learn():
     network = SincNet(1, 1, widths=(4, 4), filters=6, kernel=31)
     network(torch.randn(2, 1, 1, 600)).square().sum().backward()
-    for parameter in (network.filters.low, network.filters.band):
+    for parameter in (network.stem.filters.low, network.stem.filters.band):
         assert torch.isfinite(parameter.grad).all()
         assert parameter.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [({"kernel": 10}, "model.kernel"), ({"widths": ()}, "model.widths"), ({"sample_rate": 100}, "model.sample_rate")],
+    [({"kernel": 10}, "model.kernel=10"), ({"widths": ()}, "model.widths"), ({"sample_rate": 100}, "model.sample_rate")],
 )
 def test_mistakes_are_named(words, message):
     with pytest.raises(UserError, match=message):

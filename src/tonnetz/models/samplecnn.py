@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,22 +12,16 @@ from tonnetz.errors import UserError
 from tonnetz.models.waveform import Block, Pyramid, Waveform, enter
 
 
-class SampleCNN(Waveform):
-    """A strided stem, a pooled convolution a width, one convolution more; meant for frontend=raw.
+class Thirds(Waveform):
+    """A stem that leaves a third of the samples, a pooled convolution a width, one convolution more."""
 
-    The stem has as many channels as the first block. With ten widths a frame stands for 3 ** 10 = 59,049 samples,
-    2.7 s at 22,050 Hz. 2,368,512 parameters with one channel; 1.7 billion products for that many samples.
-    """
-
-    def __init__(
-        self, channels: int, bins: int, widths: tuple[int, ...] = (128, 128, 256, 256, 256, 256, 256, 256, 512)
-    ) -> None:
+    def __init__(self, channels: int, bins: int, stem: nn.Module, inputs: int, widths: Sequence[int]) -> None:
+        """Stem (x (B, C * F, 1, T), its mask) -> (B, inputs, 1, T / 3), and channels of the blocks."""
         super().__init__(channels, bins)
         if not widths or min(widths) < 1:
             raise UserError(f"model.widths={list(widths)}: give at least one width, all above 0")
-        self.stem = Block(channels * bins, widths[0], stride=3)
-        inputs = (widths[0], *widths[:-1])
-        self.blocks = nn.ModuleList(Block(i, o) for i, o in zip(inputs, widths, strict=True))
+        self.stem = stem
+        self.blocks = nn.ModuleList(Block(i, o) for i, o in zip((inputs, *widths[:-1]), widths, strict=True))
         self.output = Block(widths[-1], widths[-1])
         self.dim, self.stride = widths[-1], 3 ** (len(widths) + 1)
         self.taps = ("stem", *(f"block{index + 1}" for index in range(len(widths))), "output")
@@ -45,3 +39,17 @@ class SampleCNN(Waveform):
             yield name, h, 3 ** (level + 1)
         h = self.output(h, pyramid.keep(len(self.blocks) + 1))  # (B, D, 1, T / stride)
         yield "output", self.whole(h, frames), self.stride
+
+
+class SampleCNN(Thirds):
+    """A strided stem, a pooled convolution a width, one convolution more; meant for frontend=raw.
+
+    The stem has as many channels as the first block. With ten widths a frame stands for 3 ** 10 = 59,049 samples,
+    2.7 s at 22,050 Hz. 2,368,512 parameters with one channel; 1.7 billion products for that many samples.
+    """
+
+    def __init__(
+        self, channels: int, bins: int, widths: tuple[int, ...] = (128, 128, 256, 256, 256, 256, 256, 256, 512)
+    ) -> None:
+        first = max(widths[0], 1) if widths else 1
+        super().__init__(channels, bins, Block(channels * bins, first, stride=3), first, widths)

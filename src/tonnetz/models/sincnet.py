@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import librosa
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tonnetz.errors import UserError
-from tonnetz.models.waveform import Block, Pyramid, Waveform, clear, enter, pool3
+from tonnetz.models.samplecnn import Thirds
+from tonnetz.models.waveform import clear, pool3
 
 LOWEST, NARROWEST = 50.0, 50.0  # Hz, of a filter's lower edge and of its band
 
@@ -50,11 +49,30 @@ class SincFilters(nn.Module):
         return functional.conv2d(x, weight, padding=(0, self.kernel // 2))
 
 
-class SincNet(Waveform):
-    """Sinc filters, their magnitudes pooled by 3, then a pooled convolution a width and one more, as in SampleCNN.
+class SincStem(nn.Module):
+    """Magnitudes of the filters, of three the largest, normalised: (B, C, 1, T), mean over C, to (B, K, 1, T / 3)."""
 
-    For frontend=raw; what has several channels or bins is averaged first. With nine widths a frame stands for
-    3 ** 10 = 59,049 samples.
+    def __init__(self, filters: int, kernel: int, sample_rate: int) -> None:
+        """As `SincFilters`. Raises UserError for what makes no filter."""
+        super().__init__()
+        if filters < 1 or kernel < 3 or kernel % 2 == 0:
+            raise UserError(
+                f"model.filters={filters} model.kernel={kernel}: need a filter or more of an odd number of samples, such as 251"
+            )
+        if sample_rate < 2000:
+            raise UserError(f"model.sample_rate={sample_rate}: too low for filters; say the front-end's, in Hz")
+        self.filters = SincFilters(filters, kernel, sample_rate)
+        self.norm = nn.BatchNorm2d(filters)
+
+    def forward(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        """Filter x, zero outside valid frames, and zero what ``keep`` (B, 1, 1, T / 3) excludes."""
+        return clear(self.norm(pool3(self.filters(x.mean(1, keepdim=True)).abs())), keep)
+
+
+class SincNet(Thirds):
+    """Sinc filters, then a pooled convolution a width and one more, as in SampleCNN; for frontend=raw.
+
+    With nine widths a frame stands for 3 ** 10 = 59,049 samples.
     """
 
     def __init__(
@@ -67,31 +85,4 @@ class SincNet(Waveform):
         sample_rate: int = 22050,
     ) -> None:
         """Channels of the convolutions, number of filters, their length in samples, and the front-end's rate in Hz."""
-        super().__init__(channels, bins)
-        if not widths or min(widths) < 1 or filters < 1:
-            raise UserError(
-                f"model.widths={list(widths)} model.filters={filters}: give at least one width, all above 0"
-            )
-        if kernel < 3 or kernel % 2 == 0:
-            raise UserError(f"model.kernel={kernel}: a filter has an odd number of samples of at least 3, such as 251")
-        if sample_rate < 2000:
-            raise UserError(f"model.sample_rate={sample_rate}: too low for filters; say the front-end's, in Hz")
-        self.filters = SincFilters(filters, kernel, sample_rate)
-        self.norm = nn.BatchNorm2d(filters)
-        self.blocks = nn.ModuleList(Block(i, o) for i, o in zip((filters, *widths[:-1]), widths, strict=True))
-        self.output = Block(widths[-1], widths[-1])
-        self.dim, self.stride = widths[-1], 3 ** (len(widths) + 1)
-        self.taps = ("filters", *(f"block{index + 1}" for index in range(len(widths))), "output")
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def stages(self, x: Tensor, mask: Tensor | None) -> Iterator[tuple[str, Tensor, int]]:
-        """Yield the filters, every pooled block and the output (B, T', D)."""
-        pyramid, frames = Pyramid(mask), x.shape[-1]
-        x = functional.pad(enter(x, pyramid).mean(1, keepdim=True), (0, -frames % 3))  # (B, 1, 1, T)
-        h = clear(self.norm(pool3(self.filters(x).abs())), pyramid.keep(1))  # (B, K, 1, T / 3)
-        yield "filters", h, 3
-        for level, (name, block) in enumerate(zip(self.taps[1:], self.blocks, strict=False), 1):
-            h = block(h, pyramid.keep(level), pool=True)  # (B, C_i, 1, T / 3 ** (level + 1))
-            yield name, h, 3 ** (level + 1)
-        h = self.output(h, pyramid.keep(len(self.blocks) + 1))  # (B, D, 1, T / stride)
-        yield "output", self.whole(h, frames), self.stride
+        super().__init__(channels, bins, SincStem(filters, kernel, sample_rate), filters, widths)
