@@ -57,7 +57,7 @@ class SincStem(nn.Module):
         super().__init__()
         if filters < 1 or kernel < 3 or kernel % 2 == 0:
             raise UserError(
-                f"model.filters={filters} model.kernel={kernel}: need a filter or more of an odd number of samples, such as 251"
+                f"model.filters={filters} model.kernel={kernel}: need filters of an odd number of samples, such as 251"
             )
         if sample_rate < 2000:
             raise UserError(f"model.sample_rate={sample_rate}: too low for filters; say the front-end's, in Hz")
