@@ -21,6 +21,7 @@ from torch import Tensor
 from tonnetz import figures
 from tonnetz.atomic import replacing
 from tonnetz.errors import UserError
+from tonnetz.loggers import board_of, show
 from tonnetz.tasks.base import Batch, Task
 
 EXAMPLES = 4  # spectrograms and sounds that a dashboard shows
@@ -182,19 +183,19 @@ class MovingAverage(WeightAveraging):
 
 
 class Dashboard(L.Callback):
-    """Puts into TensorBoard, and into `figures/` as PNG, what a person wants to look at."""
+    """Puts into TensorBoard (figures into W&B too), and into `figures/` as PNG, what a person wants to look at."""
 
     def __init__(self, folder: Path, history: History, names: dict[str, list[str]]) -> None:
         self.folder, self.history = folder, history
         self.names = names  # split -> track ids, for the projector
 
     def _board(self, trainer: L.Trainer) -> Any:
-        return trainer.logger.experiment if trainer.logger else None  # type: ignore[attr-defined]
+        return board_of(trainer.loggers)
 
     def _show(self, trainer: L.Trainer, name: str, figure: Any) -> None:
-        figures.save(figure, self.folder / "figures" / f"{name.replace('/', '_')}.png")
-        if board := self._board(trainer):
-            board.add_figure(name, figure, trainer.global_step)
+        picture = self.folder / "figures" / f"{name.replace('/', '_')}.png"
+        figures.save(figure, picture)
+        show(trainer.loggers, name, figure, picture, trainer.global_step)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int

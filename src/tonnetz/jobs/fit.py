@@ -9,7 +9,6 @@ from typing import Any
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
 from tonnetz.atomic import replacing
@@ -20,6 +19,7 @@ from tonnetz.embedding import fingerprint_of
 from tonnetz.errors import UserError
 from tonnetz.jobs.prepare import show, summary
 from tonnetz.learned import learned
+from tonnetz.loggers import closing, conclude, logger_names, make_loggers
 from tonnetz.manifest import Run
 from tonnetz.quiet import quiet
 from tonnetz.report import show_scores, write_scores
@@ -31,6 +31,7 @@ def run(cfg: DictConfig, run: Run) -> float:
     """Train; returns the best validation score, which sweeps and tuners select on (never the test's)."""
     quiet()
     check_start(cfg)
+    names_of_loggers = logger_names(cfg.trainer.get("logger", "tensorboard"))
     cfg = inherit(cfg, list(HydraConfig.get().overrides.task))
     run.head["config"] = plain(cfg)
     last = run.folder / "checkpoints" / "last.ckpt"
@@ -50,15 +51,16 @@ def run(cfg: DictConfig, run: Run) -> float:
     names = {s: experiment.data.split(s)["id"].to_list() for s in ("valid", "test")}
     dashboard = Dashboard(run.folder, history, names)
     interrupt = Interrupt(last, lambda: run.write("interrupted"))
+    loggers = make_loggers(names_of_loggers, run.folder)
     callbacks = [history, interrupt, *_checkpoints(cfg, experiment, run.folder / "checkpoints")]
     callbacks += [dashboard] if cfg.job.figures else []
-    logger = TensorBoardLogger(run.folder, name="", version="")
+    callbacks += [LearningRateMonitor("step")] if loggers else []
     trainer = build_trainer(
-        cfg, logger=logger, callbacks=callbacks, default_root_dir=run.folder, enable_model_summary=False
+        cfg, logger=loggers, callbacks=callbacks, default_root_dir=run.folder, enable_model_summary=False
     )
     parameters = sum(p.numel() for p in experiment.task.parameters() if p.requires_grad)
     print(f"{parameters:,} parameters; run folder {run.folder}")
-    with interrupt:
+    with interrupt, closing(loggers):
         start = time.time()
         if parameters and cfg.trainer.max_epochs != 0:
             trainer.fit(experiment.task, experiment.data, ckpt_path=resume, weights_only=True)
@@ -156,7 +158,6 @@ def _checkpoints(cfg: DictConfig, experiment: Experiment, folder: Path) -> list[
     found: list[L.Callback] = [
         ModelCheckpoint(filename="best", **common, **(monitored if validates else newest)),
         ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common),
-        LearningRateMonitor("step"),
         RichProgressBar(leave=False),
     ]
     if cfg.job.save_every:
@@ -195,7 +196,7 @@ def _finish(cfg: DictConfig, run: Run, trainer: Any, experiment: Experiment, das
         show_scores(scores, task, score)
         if tested:
             task.report(run.folder, data)
-        _log_hparams(trainer, cfg, task, scores, score)
+        _conclude(trainer, cfg, task, scores, score)
     run.facts["metrics"] = {f"{stage}/{k}": v for stage, values in scores.items() for k, v in values.items()}
     run.facts |= {"score": score, "monitor": task.monitor, "mode": task.mode, "best": str(best)}
     run.facts |= {"best_epoch": chosen["epoch"], "best_step": chosen["global_step"]}
@@ -209,8 +210,8 @@ def _best_score(trainer: Any, best: Path) -> float:
     return float("nan")
 
 
-def _log_hparams(trainer: Any, cfg: DictConfig, task: Any, scores: dict[str, dict[str, float]], score: float) -> None:
-    """One row in TensorBoard's hparams page: what was chosen, and the final metrics."""
+def _conclude(trainer: Any, cfg: DictConfig, task: Any, scores: dict[str, dict[str, float]], score: float) -> None:
+    """Tell the loggers what was chosen, and the final metrics."""
     chosen = {
         f"{g}": cfg[g]._target_.split(".")[-1]
         for g in ("data", "frontend", "model", "pooling", "loss", "optimizer", "schedule")
@@ -228,5 +229,5 @@ def _log_hparams(trainer: Any, cfg: DictConfig, task: Any, scores: dict[str, dic
         f"final/test_{k}": v for k, v in scores.get("test", {}).items() if "window" not in k
     }
     final = {name: value for name, value in final.items() if value == value}
-    trainer.logger.log_hyperparams({**chosen, **{k: v for k, v in numbers.items() if v is not None}}, final)
-    trainer.logger.finalize("success")
+    chosen |= {k: v for k, v in numbers.items() if v is not None}
+    conclude(trainer.loggers, chosen, final, trainer.global_step)
