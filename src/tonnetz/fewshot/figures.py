@@ -150,18 +150,26 @@ def episode_space(
 def space_figure(space: Space, title: str) -> Figure:
     """Classes as colours, roles as marks."""
     names = sorted(set(space.classes))
-    colours = dict(zip(names, matplotlib.colormaps["tab20"](np.arange(len(names)) % 20), strict=True))
+    shades = matplotlib.colormaps["tab10" if len(names) <= 10 else "tab20"]
+    colours = dict(zip(names, shades(np.arange(len(names)) % shades.N), strict=True))
     figure = Figure(figsize=(8, 6.5), layout="constrained")
     axis = figure.subplots()
     for role in ROLES:
         mine = [i for i, other in enumerate(space.roles) if other == role]
         if mine:
             x, y = space.points[mine].T
-            shades = [colours[space.classes[i]] for i in mine]
-            axis.scatter(x, y, c=shades, marker=MARKS[role], s=SIZES[role], edgecolors="k", linewidths=0.4)
+            axis.scatter(
+                x,
+                y,
+                c=[colours[space.classes[i]] for i in mine],
+                marker=MARKS[role],
+                s=SIZES[role],
+                edgecolors="k",
+                linewidths=0.4,
+            )
             axis.scatter([], [], c="0.6", marker=MARKS[role], s=50, edgecolors="k", linewidths=0.4, label=role)
     for name in names:
-        axis.plot([], [], "o", color=colours[name], label=name)
+        axis.plot([], [], "o", color=colours[name], label=name.replace("_", " "))
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axis.set(xticks=[], yticks=[], title=title)
     return figure

@@ -368,7 +368,8 @@ class FewShot(Task):
         if self.protocol.reference:
             drawn["tree"] = draw.coloured_tree(own, ladder, self.protocol.reference, title)
         drawn["heads"] = draw.head_boxes(found["answers"], f"{stage}: {len(own.target)} episodes")
-        drawn["space"] = draw.space_figure(self._space(), title)
+        first = f"{stage}, the first episode: accuracy {float(own.accuracy[0]):.3f}"
+        drawn["space"] = draw.space_figure(self._space(), first)
         return drawn
 
     def _space(self, number: int = 0) -> Any:
