@@ -3,6 +3,9 @@
 import json
 import os
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +54,33 @@ def corpus(tmp_path_factory):
             sound = tone(kind, 100 * number + i, seconds=0.6 + 0.25 * (i % 5))
             soundfile.write(root / kind / f"{i}.wav", sound, RATE)
     return root
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Files of a folder; `server.asked` counts the requests."""
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        super().do_GET()
+
+    def log_message(self, *args):
+        """Say nothing."""
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A web server on this machine for the folder ``served.folder``, at the address ``served.url``."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    folder = tmp_path / "served"
+    folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    server.asked, server.folder, server.url = [], folder, f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 SMALL = [

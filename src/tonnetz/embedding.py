@@ -12,7 +12,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from tonnetz import audio
+from tonnetz import audio, web
 from tonnetz.ahead import ahead
 from tonnetz.build import Experiment
 from tonnetz.data.plan import Plan, evaluation_starts
@@ -127,7 +127,8 @@ def feature_batches(
 def _features(experiment: Experiment, path: str, plan: Plan) -> dict[str, Tensor]:
     frontend = experiment.data.frontend
     rate = frontend.sample_rate
-    signal, _, peak = audio.read_audible(path, rate)
+    with web.opened(path) as file:
+        signal, _, peak = audio.read_audible(file, rate)
     signal = signal / peak if experiment.data.normalize else signal
     with torch.inference_mode():
         whole = frontend(torch.from_numpy(signal)[None, None].to(_device(frontend)))[0].cpu()  # (C, F, T)

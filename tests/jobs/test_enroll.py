@@ -194,7 +194,7 @@ def test_adding_and_removing_embed_nothing_again(ask, protos, tmp_path, monkeypa
 def test_show_needs_no_checkpoint(cli, protos):
     done = cli("job=enroll", "job.action=show", f"job.prototypes={protos}")
     assert done.status == 0, done.err
-    assert "recognised when left out" in " ".join(done.out.split())
+    assert "are recognised when left out (dice: 33.3%)" in " ".join(done.out.split())
 
 
 def test_classes_that_the_tree_lacks_are_hinted_and_attached(ask, place, tmp_path):
@@ -267,6 +267,21 @@ def test_unusable_examples_stop_it_or_are_left_out(ask, place, tmp_path):
     assert done.status == 0, done.err
     assert {row["path"].rsplit("/", 1)[1] for row in rows(done.folder / "skipped.csv")} == names
     assert len(Enrolment.load(tmp_path / "a.protos").examples) == 15
+
+
+def test_a_recording_at_an_address(ask, served, questions):
+    shutil.copy(questions / "violin" / "1.flac", served.folder / "a.flac")
+    address = f"{served.url}/a.flac?of=1"
+    done = ask("job=classify", f'job.inputs=["{address}",{questions / "violin" / "1.flac"}]', "job.hop=0.25")
+    assert done.status == 0, done.err
+    far, near = done.json("classify.json")["files"]
+    assert far.pop("path") == address
+    assert near.pop("path") == str(questions / "violin" / "1.flac")
+    assert far == near
+    assert len(served.asked) == 1
+    alone = ask("job=classify", f'job.inputs=["{address}"]', run="alone")
+    assert alone.status == 0, alone.err
+    assert [path.name for path in (alone.folder / "labels").iterdir()] == ["a.txt"]
 
 
 def test_recordings_of_all_sorts_are_classified(ask, questions):
@@ -352,6 +367,9 @@ def test_folders_as_truth(ask, questions):
     known = np.array([name != "harp" for name in folder])
     right = np.array([item["label"] == name for item, name in zip(files, folder, strict=True)])
     assert truth["accuracy"] == pytest.approx(right[known].mean())
+    commonest = max(folder.count(name) for name in ("clarinet", "piano", "violin"))
+    assert truth["chance"] == {"constant": pytest.approx(commonest / known.sum()), "random": pytest.approx(1 / 3)}
+    assert "dice 33.3%" in done.out
     novelty = np.array([item["novelty"] for item in files])
     assert truth["file"]["auroc"] == pytest.approx(roc_auc_score(known, -novelty), abs=1e-6)
     assert truth["file"]["oscr"] <= truth["file"]["auroc"] + 1e-6

@@ -115,6 +115,23 @@ def read(done):
     return {item["path"].rsplit("/", 1)[1]: item for item in done.json("matches.json")}
 
 
+def test_a_recording_at_an_address(ask, served, queries):
+    shutil.copy(queries / "excerpt.wav", served.folder / "excerpt.wav")
+    done = ask("job=identify", f"job.inputs=[{served.url}/excerpt.wav,{queries / 'excerpt.wav'}]", "job.p=0.001")
+    assert done.status == 0, done.err
+    far, near = done.json("matches.json")
+    assert far.pop("path") == f"{served.url}/excerpt.wav"
+    assert near.pop("path") == str(queries / "excerpt.wav")
+    assert far == near
+    gone = ask("job=identify", f"job.inputs=[{served.url}/absent.wav,{served.url}/excerpt.wav]", run="gone")
+    assert gone.status == 2
+    assert f"{served.url}/absent.wav: 404" in gone.err
+    assert len(gone.json("matches.json")) == 1
+    kept = ask("job=index", "job.action=add", f"job.inputs=[{served.url}/excerpt.wav]", run="kept")
+    assert (kept.status, kept.err.count("\n")) == (2, 1)
+    assert "this job reads files alone" in kept.err
+
+
 def test_identify(ask, queries):
     done = ask("job=identify", f"job.inputs=[{queries}]", "job.p=0.001")
     assert done.status == 0, done.err

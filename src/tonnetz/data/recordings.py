@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tonnetz import audio
+from tonnetz import audio, web
 from tonnetz.ahead import ahead
 from tonnetz.data.excerpts import Batch
 from tonnetz.data.plan import Plan, evaluation_starts
@@ -22,24 +22,32 @@ FILE_COLUMNS = ("file", "path", "filename")
 def find_recordings(inputs: Iterable[str | Path]) -> list[str]:
     """Expand files, folders (all audio under them) and CSV files (column file, path or filename) to audio files.
 
-    Raises UserError for an input that does not exist or holds no audio.
+    A web address, itself or in a CSV, is fetched and stays as it is; read it by `web.opened`. Raises UserError for an
+    input that does not exist or holds no audio.
     """
     found: list[str] = []
-    for item in map(Path, inputs):
-        if item.is_dir():
-            files = sorted(p for p in item.rglob("*") if p.suffix.lower() in audio.EXTENSIONS and p.is_file())
-            if not files:
-                raise UserError(f"{item}: no audio files under this folder")
-            found += map(str, files)
-        elif item.suffix.lower() == ".csv":
-            found += _from_csv(item)
-        elif item.is_file():
-            found.append(str(item))
+    for name in inputs:
+        if web.is_address(name):
+            found.append(web.fetch(str(name)))
         else:
-            raise UserError(f"{item}: no such file or folder")
+            found += _from_disk(Path(name))
     if not found:
         raise UserError("job.inputs is empty: give files, folders or CSV files, job.inputs=[FILE,FOLDER]")
     return list(dict.fromkeys(found))
+
+
+def _from_disk(item: Path) -> list[str]:
+    """The audio files that one path stands for."""
+    if item.is_dir():
+        files = sorted(p for p in item.rglob("*") if p.suffix.lower() in audio.EXTENSIONS and p.is_file())
+        if not files:
+            raise UserError(f"{item}: no audio files under this folder")
+        return list(map(str, files))
+    if item.suffix.lower() == ".csv":
+        return _from_csv(item)
+    if item.is_file():
+        return [str(item)]
+    raise UserError(f"{item}: no such file or folder")
 
 
 def _from_csv(path: Path) -> list[str]:
@@ -47,7 +55,8 @@ def _from_csv(path: Path) -> list[str]:
     column = pick_column(columns, FILE_COLUMNS)
     if column is None:
         raise UserError(f"{path}: has no column file, path or filename (but {', '.join(columns)})")
-    return [str(path.parent / cells[column]) for _, cells in rows if cells[column]]
+    names = [cells[column] for _, cells in rows if cells[column]]
+    return [web.fetch(name) if web.is_address(name) else str(path.parent / name) for name in names]
 
 
 class Recordings:
@@ -67,7 +76,8 @@ class Recordings:
 
     def _windows(self, path: str) -> dict[str, Any]:
         rate, plan = self.sample_rate, self.plan
-        signal, _, peak = audio.read_audible(path, rate)
+        with web.opened(path) as file:
+            signal, _, peak = audio.read_audible(file, rate)
         window = round(plan.span * rate)
         starts = evaluation_starts(plan, len(signal), rate)
         if self.normalize:

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from tonnetz import audio
+from tonnetz import audio, web
 from tonnetz.atomic import replacing
 from tonnetz.build import restore
 from tonnetz.data.recordings import find_recordings
@@ -35,6 +35,7 @@ NAME, TIME = 16, 12  # characters of a file name, and of what is along time, at 
 COLUMNS = ("answer", "label", "probability", "distance", "novelty", "unknown", "node", "family")
 
 
+@web.fetching()
 def run(cfg: DictConfig, run: Run) -> None:
     """Classify ``job.inputs``; writes classify.csv, classify.json, timeline.csv and labels/FILE.txt for Audacity."""
     quiet()
@@ -100,7 +101,9 @@ def classify(
     results = []
     for i, path in enumerate(paths):
         mine = (row == i).nonzero()[:, 0]
-        item: dict[str, Any] = {"path": path, "seconds": round(audio.probe(path).duration, 3), "windows": len(mine)}
+        with web.opened(path) as file:
+            seconds = audio.probe(file).duration
+        item: dict[str, Any] = {"path": path, "seconds": round(seconds, 3), "windows": len(mine)}
         item |= described(enrolment, answers, prob, i) | {"threshold": limits["file"]}
         item["probabilities"] = {name: round(p, 6) for name, p in zip(enrolment.names, prob[i].tolist(), strict=True)}
         start, end = found["start"][mine].double(), (found["start"] + found["length"])[mine].double()
@@ -185,7 +188,7 @@ def write(folder: Path, results: Sequence[dict[str, Any]], enrolment: Enrolment)
 
 def track_names(paths: Sequence[str]) -> list[str]:
     """A name for the label track of each file: its path below the folder that holds them all."""
-    full = [os.path.abspath(path) for path in paths]
+    full = [os.path.abspath(path.partition("?")[0] if web.is_address(path) else path) for path in paths]
     root = os.path.commonpath([os.path.dirname(path) for path in full])
     return track_ids([PurePath(os.path.relpath(path, root)) for path in full])
 

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch import Tensor
 
+from tonnetz import web
 from tonnetz.atomic import replacing
 from tonnetz.build import Experiment, restore
 from tonnetz.data.recordings import find_recordings
@@ -26,6 +27,7 @@ from tonnetz.quiet import quiet
 from tonnetz.tracks import SPLITS
 
 
+@web.fetching()
 def run(cfg: DictConfig, run: Run) -> None:
     """Embed ``job.inputs``, or the corpus of `data`, with ``cfg.ckpt``."""
     quiet()

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from tonnetz import web
 from tonnetz.alignment import DRAWS, best_run, line, places, read_line, regular
 from tonnetz.atomic import replacing
 from tonnetz.build import restore
@@ -40,6 +41,7 @@ PLACES = ["query_start", "match_start", "ratio", "shift", "confidence", "semiton
 OVERLAP = 0.3  # share of the shorter recording that an alignment at one tempo must hold
 
 
+@web.fetching()
 def run(cfg: DictConfig, run: Run) -> None:
     """Look up ``job.inputs``; writes matches.json and matches.csv."""
     quiet()

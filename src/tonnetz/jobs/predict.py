@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch import Tensor
 
+from tonnetz import web
 from tonnetz.atomic import replacing
 from tonnetz.build import Experiment, restore
 from tonnetz.data.recordings import find_recordings
@@ -25,6 +26,7 @@ from tonnetz.progress import progress_bar
 from tonnetz.quiet import quiet
 
 
+@web.fetching()
 def run(cfg: DictConfig, run: Run) -> None:
     """Write `predictions.jsonl` and `predictions.csv` (and `timeline.csv`) into the run folder."""
     quiet()
