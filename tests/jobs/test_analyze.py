@@ -15,14 +15,14 @@ from tonnetz.fewshot.judging import Ladder
 from tonnetz.fewshot.protocol import Protocol, answer
 from tonnetz.fewshot.report import head_rows, write_tables
 from tonnetz.fewshot.runs import check, gather, settings
-from tonnetz.heads import SimpleShot
+from tonnetz.heads import Constant, Random, SimpleShot
 
 NAMES = ["violin", "cello", "oboe", "flute", "marimba", "piano"]
 NOISE = {"0": 1.6, "1": 1.1, "2": 1.0}  # of the embeddings, by loss.height: more levels are better here
 PROTOCOL = Protocol(episodes=30, ways=4, shots=[1, 3], queries=4, rounds=20)
 
 
-def write_run(folder, words, noise, seed, protocol=PROTOCOL, clips=10):
+def write_run(folder, words, noise, seed, protocol=PROTOCOL, clips=10, blind=True):
     """A tested run: the real writers, on random embeddings around one point a class."""
     random = np.random.default_rng([seed, int(10 * noise)])
     groups = np.repeat(np.arange(len(NAMES)), clips)
@@ -31,6 +31,7 @@ def write_run(folder, words, noise, seed, protocol=PROTOCOL, clips=10):
     pool = Pool(groups, None, NAMES)
     episodes = draw_many(pool, protocol.episodes, protocol.ways, 3, protocol.queries, seed=protocol.seed)
     heads = {"prototypes": SimpleShot(normalize="none"), "simpleshot_l2": SimpleShot(normalize="l2")}
+    heads |= {"constant": Constant(), "random": Random()} if blind else {}
     found = {n: {name: answer(z, episodes.fewer(n), head) for name, head in heads.items()} for n in protocol.settings}
     ladder = Ladder.of(NAMES, protocol.reference)
     rows = head_rows(found, ladder, "prototypes", protocol, heads)
@@ -87,7 +88,8 @@ def test_a_sweep_is_summed_up(analyze, sweep):
     assert done.status == 0, done.err
     table = pl.read_csv(done.folder / "tables" / "accuracy.csv")
     assert table.select("setting", "shots", "runs").rows() == [
-        (f"loss.height={height}", shots, 2) for height in range(3) for shots in (1, 3)
+        *((f"loss.height={height}", shots, 2) for height in range(3) for shots in (1, 3)),
+        *((name, shots, 6) for name in ("constant", "random") for shots in (1, 3)),
     ]
     first = [pl.read_csv(sweep / str(i) / "heads.csv") for i in (0, 1)]
     mine = [rows.filter(pl.col("head") == "prototypes", pl.col("shots") == 3)["accuracy"][0] for rows in first]
@@ -106,8 +108,13 @@ def test_a_sweep_is_summed_up(analyze, sweep):
         assert "loss.height=2" in (done.folder / "tables" / f"{name}.md").read_text()
     for name in ("accuracy_shots", "accuracy_settings", "severity_shots", "instruments"):
         assert (done.folder / "figures" / f"{name}.png").stat().st_size > 5000
+    chance = {name: table.filter(pl.col("setting") == name)["mean"].to_list() for name in ("constant", "random")}
+    assert chance["constant"] == [0.25, 0.25]  # four ways
+    assert chance["random"] == pytest.approx([0.25, 0.25], abs=0.02)
+    assert all(name in done.out for name in chance)
     text = (done.folder / "analysis.md").read_text()
     assert "| loss.height=1 | 2 | 2 |" in text
+    assert "| constant | 6 | 6 | 0.250" in text
     assert "Left out" not in text
     assert len(done.out.splitlines()) < 20
 
@@ -150,7 +157,7 @@ def test_a_setting_without_any_run_stands_in_the_table(analyze, tmp_path):
 
 
 def test_one_run_alone(analyze, tmp_path):
-    write_run(tmp_path / "one", ["task=fewshot", "run=one"], 1.0, 1)
+    write_run(tmp_path / "one", ["task=fewshot", "run=one"], 1.0, 1, blind=False)  # as task.heads.random=null
     done = analyze(str(tmp_path / "one"))
     assert done.status == 0, done.err
     assert not (done.folder / "significance").exists()
@@ -166,7 +173,8 @@ def test_a_list_of_runs_and_another_head(analyze, tmp_path):
     done = analyze([tmp_path / "a", tmp_path / "b"], "job.head=simpleshot_l2", "job.metric=height")
     assert done.status == 0, done.err
     table = pl.read_csv(done.folder / "tables" / "height.csv")
-    assert table["setting"].unique(maintain_order=True).to_list() == ["loss.height=0", "loss.height=1"]
+    names = ["loss.height=0", "loss.height=1", "constant", "random"]
+    assert table["setting"].unique(maintain_order=True).to_list() == names
     expected = pl.read_csv(tmp_path / "b" / "heads.csv").filter(pl.col("head") == "simpleshot_l2")["height"]
     assert table.filter(pl.col("setting") == "loss.height=1")["mean"].to_list() == pytest.approx(expected.to_list())
     assert not (done.folder / "instruments.csv").exists()

@@ -26,6 +26,7 @@ class Recognition:
             likeliest class (None when not enrolled), rejected share of files and of windows.
         accuracy: of the likeliest class, over files of enrolled classes; None without any.
         accepted_accuracy: share of these that are accepted and right.
+        chance: accuracy of the commonest class for all (`constant`) and of dice (`random`); None without any.
         file, window: auroc, oscr and fpr95 of telling enrolled from other classes by novelty; None without both.
     """
 
@@ -33,6 +34,7 @@ class Recognition:
     classes: list[dict[str, Any]]
     accuracy: float | None
     accepted_accuracy: float | None
+    chance: dict[str, float] | None
     file: dict[str, float | None]
     window: dict[str, float | None]
 
@@ -43,14 +45,17 @@ class Recognition:
     def sentence(self) -> str:
         """The numbers in a line or two."""
         parts = []
-        if self.accuracy is not None:
-            parts.append(f"accuracy {self.accuracy:.1%} ({self.accepted_accuracy:.1%} right and not rejected)")
+        if self.accuracy is not None and self.chance:
+            chance = f"one class for all {self.chance['constant']:.1%}, dice {self.chance['random']:.1%}"
+            parts.append(
+                f"accuracy {self.accuracy:.1%} ({self.accepted_accuracy:.1%} right and not rejected; {chance})"
+            )
         if self.file["auroc"] is not None:
             numbers = (
                 f"{name}s AUROC {of['auroc']:.3f}, OSCR {of['oscr']:.3f}, FPR@95 {of['fpr95']:.3f}"
                 for name, of in (("file", self.file), ("window", self.window))
             )
-            parts.append("rejection of what is not enrolled: " + "; ".join(numbers))
+            parts.append("rejection of what is not enrolled: " + "; ".join(numbers) + "; AUROC of dice 0.500")
         return "\n".join(parts) or "nothing to compare"
 
 
@@ -92,6 +97,8 @@ def recognise(
     right = torch.tensor([item["label"] == label for item, (_, label) in zip(results, truth, strict=True)])
     kept = torch.tensor([not item["unknown"] for item in results])
     row = novelties["row"]
+    asked = [label for _, label in truth if label is not None]
+    most = max(map(asked.count, enrolment.names)) / max(len(asked), 1)
     window_right = torch.tensor(
         [w["label"] == label for item, (_, label) in zip(results, truth, strict=True) for w in item["timeline"]]
     )
@@ -100,6 +107,7 @@ def recognise(
         classes,
         float(right[known].double().mean()) if bool(known.any()) else None,
         float((right & kept)[known].double().mean()) if bool(known.any()) else None,
+        {"constant": most, "random": 1 / len(enrolment.names)} if asked else None,
         _open_set(novelties["file"], known, right),
         _open_set(novelties["window"], known[row], window_right),
     )

@@ -18,6 +18,8 @@ from tonnetz.figures import save
 from tonnetz.manifest import Run
 from tonnetz.tasks.fewshot import OWN
 
+BLIND = ("constant", "random")  # heads that do not look at a clip, where all runs have them
+
 
 def run(cfg: DictConfig, run: Run) -> None:
     """Write tables, paired tests and pictures of the runs in `job.runs`, and print the table of one metric."""
@@ -33,7 +35,11 @@ def run(cfg: DictConfig, run: Run) -> None:
         raise UserError(f"job.metric={job.metric}: is not measured{suggest(job.metric, metrics)}")
     reference = _reference(job.reference, groups)
     paired = [name for name in compare.measured(episodes) if name in metrics]
-    summaries = {name: compare.summary(heads, episodes, name) for name in metrics}
+    blind = blind_heads(counted)
+    parts = [(heads, episodes), *(tables({name: counted}, name)[:2] for name in blind)]
+    summaries = {
+        name: pl.concat([compare.summary(*part, name) for part in parts], how="diagonal_relaxed") for name in metrics
+    }
     tests = {name: compare.episode_pairs(episodes, name, job.rounds) for name in paired}
     for name, table in summaries.items():
         _write(run.folder / "tables" / f"{name}.csv", table)
@@ -46,8 +52,9 @@ def run(cfg: DictConfig, run: Run) -> None:
     recordings = pl.DataFrame()
     if job.head == OWN:
         recordings = _answers(run.folder, answers, reference, job.rounds)
-    rows = brief(summaries[job.metric], tests.get(job.metric, pl.DataFrame()), recordings, reference, groups)
-    _texts(run.folder, summaries, rows, groups, counted[0].protocol, job.metric)
+    shown = dict(groups) | dict.fromkeys(blind, counted)
+    rows = brief(summaries[job.metric], tests.get(job.metric, pl.DataFrame()), recordings, reference, shown)
+    _texts(run.folder, summaries, rows, shown, _reasons(groups), counted[0].protocol, job.metric)
     show(rows, job.metric, groups, run.folder)
     run.facts["analysis"] = {"reference": reference, "rows": rows, "left_out": _reasons(groups)}
 
@@ -63,6 +70,12 @@ def _reference(wanted: str | None, groups: Mapping[str, Sequence[Found]]) -> str
     if found is None:
         raise UserError(f"job.reference={wanted}: is no setting or run that was tested{suggest(wanted, counted)}")
     return found
+
+
+def blind_heads(runs: Sequence[Found]) -> list[str]:
+    """Those of `BLIND` that every run has a row of; over all runs, for they are the same whatever was trained."""
+    known = [set(pl.read_csv(run.folder / "heads.csv", columns=["head"])["head"]) for run in runs]
+    return [name for name in BLIND if all(name in heads for heads in known)]
 
 
 def _reasons(groups: Mapping[str, Sequence[Found]]) -> list[str]:
@@ -151,13 +164,14 @@ def _texts(
     summaries: Mapping[str, pl.DataFrame],
     rows: Sequence[Mapping[str, Any]],
     groups: Mapping[str, Sequence[Found]],
+    reasons: Sequence[str],
     protocol: Mapping[str, Any],
     metric: str,
 ) -> None:
     """Write analysis.md, and a table of each metric beside its CSV."""
     for name, table in summaries.items():
         _text(folder / "tables" / f"{name}.md", [_markdown(brief(table, pl.DataFrame(), pl.DataFrame(), "", groups))])
-    left = [f"- {line}" for line in _reasons(groups)]
+    left = [f"- {line}" for line in reasons]
     rules = ", ".join(f"{key} {value}" for key, value in protocol.items())
     parts = [f"# {metric}", _markdown(rows), NOTE, f"Protocol: {rules}."]
     _text(folder / "analysis.md", parts + (["Left out:\n\n" + "\n".join(left)] if left else []))

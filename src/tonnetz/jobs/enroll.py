@@ -198,7 +198,8 @@ def show(enrolment: Enrolment, path: Path, doubts: Sequence[str]) -> None:
         print(f"note: {line}")
     if bool(enrolment.shared.any()):
         right = enrolment.right[enrolment.shared].double().mean()
-        print(f"{right:.1%} of {int(enrolment.shared.sum())} examples are recognised when left out; ", end="")
+        count, dice = int(enrolment.shared.sum()), 1 / len(enrolment.names)
+        print(f"{right:.1%} of {count} examples are recognised when left out (dice: {dice:.1%}); ", end="")
     print(threshold(enrolment.limit(), enrolment.judged(None)))
 
 
