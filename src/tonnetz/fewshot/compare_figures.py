@@ -10,6 +10,7 @@ import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from matplotlib.patches import Patch
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def instrument_bars(values: Mapping[str, Mapping[str, float]], label: str) -> Fi
         axis.set_yticks(range(len(names)), names, fontsize=8)
         axis.set_title(setting, fontsize=8, wrap=True)
         axis.axvline(0, color="k", lw=0.8)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.grid(axis="x", alpha=0.3)
     for axis in axes.flat[len(values) :]:
         axis.set_visible(False)
