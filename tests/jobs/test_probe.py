@@ -16,6 +16,7 @@ from tests.jobs.test_csi import WORDS as WORKS
 from tonnetz.jobs.probe import read_preset, taps_of
 from tonnetz.probing import features as feature_module
 from tonnetz.probing.baselines import complaints
+from tonnetz.probing.slices import Slices
 from tonnetz.probing.tables import show
 
 
@@ -237,6 +238,43 @@ def test_the_table_fits_narrow_terminals_and_breaks_no_number(capsys, monkeypatc
         assert "604/130/130" in text
         assert (text.count("1.000-1.000") == 2) == (width > 40)
         assert ("also in probe.csv:" in text) == (width <= 80)
+
+
+SMOKE = ["job.protocol.max_steps=8", "job.protocol.every=4", "job.seeds=1", "job.draws=20", "data.workers=0"]
+PRESETS = sorted(path.stem for path in (ROOT / "config" / "job" / "presets").glob("*.yaml"))
+
+
+def test_every_preset_runs(cli, trained):
+    """As it is, but for the number of steps; all of its configurations, layers, deformations and slices."""
+    found = {}
+    for preset in PRESETS:
+        words = ["job=probe", f"job.preset={preset}", trained, *SMOKE, "job.baselines=[mfcc,constant]"]
+        words += ["job.slice=0.7"] if preset == "marble_constrained" else []
+        done = cli(*words, run=preset)
+        assert done.status == 0, done.err
+        found[preset] = done.json("probe.json")
+    sizes = {preset: len(result["rows"][0]["configurations"]) for preset, result in found.items()}
+    assert sizes == {"fast": 8, "jukemir216": 216, "linear": 1, "marble_constrained": 6, "mir_ref": 3}
+    hidden = [row["hidden"] for row in found["mir_ref"]["rows"][0]["configurations"]]
+    between = (found["mir_ref"]["rows"][0]["dimensions"] + 3) // 2  # of features and classes
+    assert hidden == [[], [between + between % 2], [256, 128]]
+    assert len(found["mir_ref"]["rows"][0]["deformed"]) == 7
+    marble = found["marble_constrained"]
+    assert (marble["slices"], found["linear"]["slices"]) == ({"seconds": 0.7, "keep": 0.8}, None)
+    assert all(row["features"].startswith("model ") for row in marble["rows"] if not row["baseline"])  # taps
+    assert marble["rows"][0]["rule"] == "logit"
+
+
+def test_marble_cuts_as_it_is_told():
+    job = OmegaConf.load(ROOT / "config" / "job" / "probe.yaml")
+    job.preset = "marble_constrained"
+    assert read_preset(job)["slices"] == Slices(30.0, 0.8)
+    job.slice, job.slice_keep = 15, 0.5
+    assert read_preset(job)["slices"] == Slices(15, 0.5)
+    job.slice = 0
+    assert read_preset(job)["slices"] is None
+    job.preset, job.slice = "fast", None
+    assert read_preset(job)["slices"] is None
 
 
 def test_marble_probes_every_layer():

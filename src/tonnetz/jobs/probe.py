@@ -17,6 +17,7 @@ from torch import Tensor
 from tonnetz import figures
 from tonnetz.atomic import replacing
 from tonnetz.build import Experiment, build_data, build_task, connect, plain, restore
+from tonnetz.data.plan import Plan
 from tonnetz.device import choose_device
 from tonnetz.embedding import model_fingerprint, plan_of
 from tonnetz.errors import UserError, suggest
@@ -32,6 +33,7 @@ from tonnetz.probing.goal import Goal
 from tonnetz.probing.grid import Probe, Protocol, expand
 from tonnetz.probing.lead import add_leads, best
 from tonnetz.probing.search import Settings, Units, judged, search
+from tonnetz.probing.slices import Slices
 from tonnetz.probing.tables import brief, caption, flat, markdown, name_of, score_bars, show_all
 from tonnetz.probing.targets import constant, fraction_of, targets
 from tonnetz.progress import progress_bar
@@ -85,6 +87,7 @@ def run(cfg: DictConfig, run: Run) -> float | None:
     facts: dict[str, Any] = {"preset": cfg.job.preset, "protocol": asdict(protocol), "axes": preset["axes"]}
     facts |= {"settings": asdict(settings), "target": target, "goal": asdict(goal), "seed": cfg.seed}
     facts |= {"checkpoint": str(cfg.ckpt) if subject else None, "data": summary(data), "tail": cfg.job.tail}
+    facts["slices"] = asdict(preset["slices"]) if preset["slices"] else None
     facts["model"] = model_fingerprint(subject.task) if subject else None
     facts["pretraining"] = known
     facts["transductive"] = bool(known and known["seen"]["test"])
@@ -109,11 +112,12 @@ def read_preset(job: DictConfig) -> dict[str, Any]:
     given: Any = OmegaConf.to_container(job, resolve=True)
     for node in ("axes", "protocol"):
         preset[node] |= {key: value for key, value in given[node].items() if value is not None}
-    for key in ("train", "aggregate", "deformations", "taps"):
+    for key in ("train", "aggregate", "deformations", "taps", "slice", "slice_keep"):
         if given[key] is not None:
             preset[key] = given[key]
     for key in ("aggregate", "deformations"):
         preset[key] = [preset[key]] if isinstance(preset[key], str) else preset[key]
+    preset["slices"] = Slices(preset["slice"], preset["slice_keep"]) if preset["slice"] else None
     return preset
 
 
@@ -254,9 +258,10 @@ def features_of(
         own += encoder_features(cfg.job, subject, frames, "model", preset, device)
         if "random" in cfg.job.baselines:
             found += encoder_features(cfg.job, untrained(subject), frames, "random", preset, device)
+    rate = data.frontend.sample_rate
     for kind in ("mfcc", "chroma"):
         if kind in cfg.job.baselines:
-            found.append((handcrafted(kind, frames, data.frontend.sample_rate, Path(data.cache)), []))
+            found.append((handcrafted(kind, frames, rate, Path(data.cache), preset["slices"]), []))
     return own, found
 
 
@@ -277,6 +282,12 @@ def taps_of(subject: Experiment, chosen: Any) -> list[str]:
     return [chosen] if isinstance(chosen, str) else list(chosen)
 
 
+def within(plan: Plan, slices: Slices | None) -> Plan:
+    """A plan whose windows are no longer than a slice."""
+    span = min(plan.span, slices.seconds) if slices else plan.span
+    return replace(plan, seconds=span, window=None, hop=min(plan.hop or span, span)) if span < plan.span else plan
+
+
 def encoder_features(
     job: DictConfig,
     subject: Experiment,
@@ -289,11 +300,12 @@ def encoder_features(
     if job.join not in JOINS:
         raise UserError(f"job.join={job.join}: known are {', '.join(JOINS)}")
     taps = taps_of(subject, preset["taps"])
-    plan = plan_of(subject, job.window, job.hop)
-    plain = extract(subject, frames, taps, plan, job.tail, device, name)
+    slices = preset["slices"]
+    plan = within(plan_of(subject, job.window, job.hop), slices)
+    plain = extract(subject, frames, taps, plan, job.tail, device, name, slices=slices)
     test = {"test": frames["test"]}
     changed = {
-        kind: extract(subject, test, taps, plan, job.tail, device, name, deformation(kind))
+        kind: extract(subject, test, taps, plan, job.tail, device, name, deformation(kind), slices)
         for kind in preset["deformations"]
     }
     found = []

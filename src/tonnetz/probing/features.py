@@ -6,7 +6,8 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from tonnetz.atomic import replacing
 from tonnetz.audio import read_prepared
 from tonnetz.build import Experiment
 from tonnetz.data.excerpts import Loader, Windows
-from tonnetz.data.plan import Chunks, Plan
+from tonnetz.data.plan import Chunks, Plan, evaluation_starts
 from tonnetz.embedding import model_fingerprint
 from tonnetz.errors import UserError
 from tonnetz.frontend import fingerprint as frontend_fingerprint
 from tonnetz.probing.deform import Deform
+from tonnetz.probing.slices import Slices
 from tonnetz.progress import progress_bar
 
 TAILS = ("overlap", "drop", "pad")
@@ -81,10 +83,12 @@ def extract(
     device: torch.device,
     name: str = "model",
     deform: tuple[str, Deform] | None = None,
+    slices: Slices | None = None,
 ) -> dict[str, Features]:
     """Features of the task's own embedding, or of taps, by their name: one pass over the sound for all of them.
 
-    They are stored below `data.cache/probes` under a mark of weights, front-end, tracks, windows and deformation.
+    One vector a window, or, with `slices`, the mean over the windows of a slice, none of which lies in two. They are
+    stored below `data.cache/probes` under a mark of weights, front-end, tracks, windows and deformation.
     """
     task, data = experiment.task, experiment.data
     known = (*task.encoder.backbone.taps, EMBEDDING)
@@ -99,12 +103,14 @@ def extract(
     }
     facts |= {"span": plan.span, "hop": plan.hop, "pad": plan.pad, "source": plan.source, "tail": tail}
     facts |= {"normalize": data.normalize, "deform": deform[0] if deform else None}
+    facts |= {"slices": asdict(slices)} if slices else {}
     found: dict[str, dict[str, Tensor]] = {}
     marks = {}
     for split, frame in frames.items():
         marks[split] = mark_of(**facts, tracks=tracks_mark(frame))
         path = Path(data.cache) / "probes" / f"{marks[split]}.safetensors"
-        found[split] = load_or(path, lambda frame=frame: _pass(experiment, frame, taps, plan, tail, device, deform))  # type: ignore[misc]
+        make = partial(_pass, experiment, frame, taps, plan, tail, device, deform, slices)
+        found[split] = load_or(path, make)
     rows = {split: values["row"] for split, values in found.items()}
     result = {}
     for tap in taps:
@@ -128,12 +134,13 @@ def _pass(
     tail: str,
     device: torch.device,
     deform: tuple[str, Deform] | None,
+    slices: Slices | None,
 ) -> dict[str, Tensor]:
-    """Vectors (M, D) of all windows of the rows by tap, and their rows (M,)."""
+    """Vectors (M, D) of all windows, or slices, of the rows by tap, and their rows (M,)."""
     task: Any = experiment.task.to(device).eval()
     if deform and plan.source != "audio":
         raise UserError("job.deformations: need sound, and this checkpoint reads stored features; leave them out")
-    loader = _windows(experiment, frame, plan, tail)
+    loader, piece = _windows(experiment, frame, plan, tail, slices)
     parts: list[dict[str, Tensor]] = []
     with torch.inference_mode(), progress_bar("extracting features") as advance:
         for batch in loader:
@@ -146,15 +153,23 @@ def _pass(
             parts.append({"row": batch["row"], **{tap: value.float().cpu() for tap, value in values.items()}})
             advance(int(batch["row"][-1]) + 1, frame.height)
     found = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-    order = found["row"].argsort(stable=True)
-    found = {key: value[order] for key, value in found.items()}
+    if piece is None:
+        order = found["row"].argsort(stable=True)
+        found = {key: value[order] for key, value in found.items()}
+    else:
+        numbers, first = np.unique(piece, return_index=True)
+        row = found.pop("row")[torch.from_numpy(first)]
+        found = {key: mean_by(value, torch.from_numpy(piece), len(numbers)) for key, value in found.items()}
+        found["row"] = row
     for tap in taps:
         check_finite(found[tap], frame, found["row"])
     return found
 
 
-def _windows(experiment: Experiment, frame: pl.DataFrame, plan: Plan, tail: str) -> Loader:
-    """Batches of windows of rows of the table; labels play no part."""
+def _windows(
+    experiment: Experiment, frame: pl.DataFrame, plan: Plan, tail: str, slices: Slices | None
+) -> tuple[Loader, np.ndarray | None]:
+    """Batches of windows of rows of the table, and the number (M,) of the slice of each; labels play no part."""
     if tail not in TAILS:
         raise UserError(f"job.tail={tail}: known are {', '.join(TAILS)}")
     nothing = pl.lit(None, pl.List(pl.String))
@@ -162,9 +177,29 @@ def _windows(experiment: Experiment, frame: pl.DataFrame, plan: Plan, tail: str)
     data.plan = plan
     windows = data.dataset("test")
     assert isinstance(windows, Windows)
-    if plan.grid is None:
-        cut_tails(windows, round((plan.hop or plan.span) * data.frontend.sample_rate), tail)
-    return Loader(windows, Chunks(len(windows), data.batch_size), data.workers)
+    hop, rate, piece = plan.hop or plan.span, data.frontend.sample_rate, None
+    if slices:
+        piece = lay_in_slices(windows, frame, slices, round(hop * rate), tail)
+    elif plan.grid is None:
+        cut_tails(windows, round(hop * rate), tail)
+    return Loader(windows, Chunks(len(windows), data.batch_size), data.workers), piece
+
+
+def lay_in_slices(windows: Windows, frame: pl.DataFrame, slices: Slices, hop: int, tail: str) -> np.ndarray:
+    """Lay windows anew, so that they cover every slice by itself; returns the number (M,) of the slice of each."""
+    if tail == "pad":
+        raise UserError("job.tail=pad: a window must not reach out of a slice; take overlap or drop, or job.slice=0")
+    pieces, row = slices.cut(frame, windows.sample_rate)
+    starts = [evaluation_starts(windows.plan, n, windows.sample_rate) for n in pieces["samples"]]
+    windows.rows = np.repeat(np.arange(len(row)), [len(some) for some in starts])
+    windows.starts = np.concatenate(starts).astype(np.int64)
+    windows.tempi = np.ones(len(windows.starts))
+    if windows.plan.grid is None:
+        cut_tails(windows, hop, tail)
+    piece = windows.rows
+    begin = pieces["first"].to_numpy() - frame["first"].to_numpy()[row]  # (S,) samples into the recording
+    windows.rows, windows.starts = row[piece], windows.starts + begin[piece]
+    return piece
 
 
 def cut_tails(windows: Windows, hop: int, tail: str) -> None:
@@ -219,6 +254,11 @@ def widened(x: Tensor, wide: int) -> Tensor:
     return x @ torch.linalg.qr(random).Q.T.float()
 
 
+def mean_by(x: Tensor, unit: Tensor, units: int) -> Tensor:
+    """Mean (units, D) of vectors (M, D) by the unit (M,) of each."""
+    return x.new_zeros(units, x.shape[1]).index_add_(0, unit, x) / unit.bincount(minlength=units)[:, None]
+
+
 def check_finite(x: Tensor, frame: pl.DataFrame, row: Tensor) -> None:
     """Raise UserError that names the first track with a feature that is no finite number."""
     bad = ~x.isfinite().all(1)
@@ -226,21 +266,27 @@ def check_finite(x: Tensor, frame: pl.DataFrame, row: Tensor) -> None:
         raise UserError(f"features of track '{frame['id'][int(row[bad][0])]}': hold NaN or infinity; leave it out")
 
 
-def handcrafted(kind: str, frames: Mapping[str, pl.DataFrame], sample_rate: int, cache: Path) -> Features:
-    """Statistics of MFCCs (120) or chroma (72): mean and deviation of frames and of their first two differences."""
+def handcrafted(
+    kind: str, frames: Mapping[str, pl.DataFrame], sample_rate: int, cache: Path, slices: Slices | None = None
+) -> Features:
+    """Statistics of MFCCs (120) or chroma (72): mean and deviation of frames and of their first two differences.
+
+    One vector a track or, with `slices`, a slice.
+    """
     make = {"mfcc": _mfcc, "chroma": _chroma}[kind]
     x, row, marks = {}, {}, {}
     for split, frame in frames.items():
-        marks[split] = mark_of(kind=kind, rate=sample_rate, tracks=tracks_mark(frame))
+        pieces, places = slices.cut(frame, sample_rate) if slices else (frame, np.arange(frame.height))
+        marks[split] = mark_of(kind=kind, rate=sample_rate, tracks=tracks_mark(pieces))
 
-        def compute(frame: pl.DataFrame = frame) -> dict[str, Tensor]:
+        def compute(frame: pl.DataFrame = pieces) -> dict[str, Tensor]:
             places = list(frame.select("audio", "header", "first", "samples", "peak").iter_rows())
             with ThreadPoolExecutor() as pool, torch.inference_mode():
                 values = list(pool.map(lambda place: moving(make(read_prepared(*place), sample_rate)), places))
             return {"x": torch.stack(values)}
 
         x[split] = load_or(cache / "probes" / f"{marks[split]}.safetensors", compute)["x"]
-        row[split] = torch.arange(frame.height)
+        row[split] = torch.from_numpy(places)
     return Features(kind, x, row, mark_of(parts=marks))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from tonnetz.atomic import replacing
 from tonnetz.errors import UserError
 from tonnetz.metrics.bootstrap import percentiles, resampled
-from tonnetz.probing.features import Features, mark_of
+from tonnetz.probing.features import Features, mark_of, mean_by
 from tonnetz.probing.goal import Goal
 from tonnetz.probing.grid import Probe, Protocol, groups
 from tonnetz.probing.stack import Examples, Fitted, fit
@@ -47,11 +47,6 @@ class Settings:
             raise UserError(f"job.train={self.train}: known are mean, all, or a number of windows a track")
         if self.seeds < 1 or self.draws < 0:
             raise UserError(f"job.seeds={self.seeds} job.draws={self.draws}: at least 1, and not negative")
-
-
-def mean_by(x: Tensor, unit: Tensor, units: int) -> Tensor:
-    """Mean (units, D) of vectors (M, D) by the unit (M,) of each."""
-    return x.new_zeros(units, x.shape[1]).index_add_(0, unit, x) / unit.bincount(minlength=units)[:, None]
 
 
 def training_examples(features: Features, target: Tensor, keep: Tensor, settings: Settings) -> Examples:
