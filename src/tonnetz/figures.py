@@ -158,6 +158,8 @@ def works_histogram(sizes: Mapping[str, Sequence[int]], title: str) -> Figure:
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     if most > CELLS:
         axis.set_xscale("log")
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(axis="y", alpha=0.3)
     return figure
 

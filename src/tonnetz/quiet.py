@@ -16,6 +16,7 @@ def quiet() -> None:
         ".*The number of training batches .* is smaller than the logging interval.*",
         ".*lr_scheduler.step\\(\\).*before.*optimizer.step\\(\\).*",
         ".*module\\(s\\) in eval mode at the start of training.*",  # a frozen backbone
+        ".*Total length of .* across ranks is zero.*",  # nothing validates a run on everything
         ".*isinstance\\(treespec, LeafSpec\\).*",
     ):
         warnings.filterwarnings("ignore", pattern)

@@ -41,7 +41,8 @@ def write_scores(
 
 def show_scores(scores: Scores, task: Any, best: float | None = None) -> None:
     """Print the test scores of a task, with the baseline's beside them."""
-    title = "files of the test split" + (f"; best {task.monitor} {best:.4f}" if best is not None else "")
+    validated = best is not None and best == best  # not NaN, as where nothing validates
+    title = "files of the test split" + (f"; best {task.monitor} {best:.4f}" if validated else "")
     named = {TITLES.get(name, name): values for name, values in scores.items()}
     show_table(named, title, task.score)
 

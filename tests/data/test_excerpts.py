@@ -5,6 +5,7 @@ import math
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,6 +54,19 @@ def test_every_batch_has_a_length_of_the_plan(root, tmp_path):
     assert frames == [size[module.plan.length(0, index)] for index in range(40)]
     assert sorted(frames[:3]) == [21, 41, 81]
     assert all(np.diff(sorted(frames[i : i + 3])).all() for i in range(0, 39, 3))
+
+
+def test_ranks_read_excerpts_of_one_length(root, tmp_path):
+    lengths, starts = [], []
+    for rank, world in ((0, 1), (0, 2), (1, 2)):
+        module = data(root, tmp_path, seconds=[0.5, 1.0, 2.0])
+        module.trainer = SimpleNamespace(global_rank=rank, world_size=world)
+        module.batch_size = 4 // world
+        batches = list(itertools.islice(module.train_dataloader(), 6))
+        lengths.append([batch["features"].shape[-1] for batch in batches])
+        starts.append([batch["start"].tolist() for batch in batches])
+    assert lengths[0] == lengths[1] == lengths[2]
+    assert [a + b for a, b in zip(*starts[1:], strict=True)] == starts[0]
 
 
 def test_an_excerpt_begins_where_it_says(root, tmp_path):

@@ -1,5 +1,7 @@
 """Sampling: every row once a pass, the same for any number of ranks, workers and interruptions."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 
@@ -149,13 +151,13 @@ def _epoch(stream, epoch):
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_share_group_batches(world):
-    whole = GroupStream(WORKS, 6, 2, steps=6, seed=3)
-    parts = [GroupStream(WORKS, 6, 2, steps=6 // world, seed=3, rank=r, world=world) for r in range(world)]
+    """Together they are the batch of one process, so no work is twice in it and a loss over all ranks sees the same."""
+    size = {2: 4, 3: 2}[world]  # 2 groups or 1 of 2 items a rank
+    whole = GroupStream(WORKS, size * world, 2, steps=6, seed=3)
+    parts = [GroupStream(WORKS, size, 2, steps=6, seed=3, rank=r, world=world) for r in range(world)]
     for stream in (whole, *parts):
         stream.set_epoch(2)
-    batches = list(whole)
-    for rank, part in enumerate(parts):
-        assert list(part) == batches[rank::world]
+    assert [list(chain(*batches)) for batches in zip(*parts, strict=True)] == list(whole)
 
 
 def test_skipped_group_batches_are_not_drawn_again():
@@ -180,6 +182,10 @@ def test_groups_that_make_no_batch():
         GroupStream(np.array([0, 0, 0]), 12, 4)
     with pytest.raises(UserError, match=r"has 2 works .*one recording each.*Add versions"):
         GroupStream(np.array([0, 1]), 12, 4)
+    with pytest.raises(UserError, match=r"3 groups x 2 items on each of 2 devices.*has 5 groups.*batch_size=4"):
+        GroupStream(WORKS, 6, 2, world=2)
+    with pytest.raises(UserError, match=r"has 5 groups, fewer than trainer.devices=8"):
+        GroupStream(WORKS, 2, 2, world=8)
     with pytest.raises(UserError, match=r"no multiple of task\.plan\.items=4"):
         GroupStream(WORKS, 6, 4)
     with pytest.raises(UserError, match=r"no training track names its group .*data=folder_works"):

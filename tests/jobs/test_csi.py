@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import RATE, ROOT
 from tonnetz.checkpoint import load_checkpoint
+from tonnetz.tasks.base import Diverged
 from tonnetz.tasks.csi import CSI
 
 WORDS = [
@@ -177,18 +178,54 @@ def test_a_stopping_set_chooses_and_a_shared_recording_is_refused(csi, cli, othe
     assert "judge" in refused.err
 
 
-def test_two_processes_score_as_one(csi, tmp_path):
-    done = csi(*SMALL, "trainer.max_epochs=1")
-    assert done.status == 0, done.err
-    paths = [f"paths.data={tmp_path / 'data'}", f"paths.outputs={tmp_path / 'outputs'}", "run=two", "data.batch_size=5"]
-    words = ["job=test", f"ckpt={done.folder / 'checkpoints' / 'best.ckpt'}"]
+def two_processes(tmp_path, *words):
+    """The run folder of a command that two processes do together, and what they said."""
+    paths = [f"paths.data={tmp_path / 'data'}", f"paths.outputs={tmp_path / 'outputs'}", "run=two"]
     ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
     command = [sys.executable, str(ROOT / "src/main.py"), *words, *ddp, *paths]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     two = subprocess.run(command, capture_output=True, text=True, env=env, timeout=180, check=False)
     assert two.returncode == 0, two.stderr
-    found = json.loads((tmp_path / "outputs/two/metrics.json").read_text())["test"]
+    return tmp_path / "outputs/two", two.stdout + two.stderr
+
+
+def test_two_processes_score_as_one(csi, tmp_path):
+    done = csi(*SMALL, "trainer.max_epochs=1")
+    assert done.status == 0, done.err
+    ckpt = f"ckpt={done.folder / 'checkpoints' / 'best.ckpt'}"
+    folder, said = two_processes(tmp_path, "job=test", ckpt, "data.batch_size=5")
+    found = json.loads((folder / "metrics.json").read_text())["test"]
     assert found == pytest.approx(done.json("metrics.json")["test"], abs=1e-5)
+    assert "sync_dist" not in said
+
+
+def test_two_processes_learn_as_one(csi, audio, tmp_path):
+    """Half a batch each, and the loss is that of all of it; without normalisation by the statistics of half a batch."""
+    words = ["task=csi", "model=tiny", "model.norm=false", "loss=supcon", "pooling=mean", "schedule=constant"]
+    words += ["task.segment_hop=0.96", "task.reduction=min", "optimizer=sgd", "optimizer.lr=0.1"]
+    done = csi(*words, "trainer=cpu")
+    assert done.status == 0, done.err
+    folder, _ = two_processes(tmp_path, *WORDS, f"data.root={audio}", *words, "data.batch_size=2")
+    pairs = zip(weights(done.folder, "last").values(), weights(folder, "last").values(), strict=True)
+    assert max((one.double() - two.double()).abs().max() for one, two in pairs) < 1e-5
+    one, two = (json.loads((place / "metrics.json").read_text())["test"] for place in (done.folder, folder))
+    assert two == pytest.approx(one, abs=1e-4)
+
+
+def test_a_run_whose_embeddings_burst_has_diverged(csi, tmp_path):
+    words = ["optimizer=sgd", "optimizer.lr=1e30", "trainer.gradient_clip_val=null", "schedule=constant"]
+    with pytest.raises(Diverged, match=r"lower optimizer\.lr"):
+        csi(*SMALL, *words, "trainer.max_epochs=1", "task.plan.steps=1")
+    assert json.loads((tmp_path / "outputs/run/manifest.json").read_text())["status"] == "diverged"
+
+
+def test_works_are_counted_and_a_single_one_to_test_on_is_no_test(cli, others):
+    done = cli("job=prepare", "task=csi", "data=folder_works", f"data.root={others[0]}", "data.valid_unseen=0")
+    assert done.status == 0, done.err
+    assert "4 of 2" in done.out  # training tracks and their works
+    assert "class" not in done.out
+    assert "the test split has one work alone" in " ".join(done.out.split())
+    assert "the valid split" not in " ".join(done.out.split())
 
 
 def test_a_network_is_tested_as_it_is(csi):

@@ -104,7 +104,8 @@ class _Reader(Dataset[Batch]):
 class TrainExcerpts(_Reader):
     """One excerpt of a row at a random start (and tempo), which depend on (seed, position in the stream) alone.
 
-    With an `alignment`, the excerpts of a group show the same place of the work as the first of them.
+    With an `alignment`, the excerpts of a group show the same place of the work as the first of them. `batch_size` is
+    that of all ranks together: those of one step have one length.
     """
 
     def __init__(

@@ -189,6 +189,7 @@ class AudioData(L.LightningDataModule):
             frame = fold_tracks(frame, self.folds, self.fold, self.fold_by, self.split_seed)
         if self.split_by == "works" and not _versions(frame, self.plan.group):
             self.notes.append("no work has two recordings in training: what versions share cannot be learned from it")
+        self.notes += _lonely(frame) if self.plan.group == "work" else []
         for name, chosen in self.sets.items():
             more = prepare(chosen.corpus, self.cache, rate, self.on_error)
             group = pl.concat_str("corpus", "group", separator="/")
@@ -336,7 +337,8 @@ class AudioData(L.LightningDataModule):
         tracks = Tracks(frame, self._labels(frame), self.normalize, self._groups(frame, train), pool)
         store = self.features() if self.plan.source == "features" else None
         if train:
-            return TrainExcerpts(tracks, self.plan, self.frontend, self.seed, self.batch_size, store, self._alignment())
+            together = self.batch_size * self._ranks()["world"]  # one length for the batches of all ranks
+            return TrainExcerpts(tracks, self.plan, self.frontend, self.seed, together, store, self._alignment())
         return Windows(tracks, self.plan, self.frontend, store, most)
 
     def _alignment(self) -> Alignment | None:
@@ -453,6 +455,16 @@ def _versions(frame: pl.DataFrame, group: str | None) -> bool:
     """Whether some two training tracks have the same `group`; also when there is nothing to train on."""
     train = frame.filter(split="train")
     return not group or not train.height or bool(train[group].drop_nulls().is_duplicated().any())
+
+
+def _lonely(frame: pl.DataFrame) -> list[str]:
+    """What to say of splits to evaluate on whose recordings are all of one work."""
+    found = [name for name in ("valid", "test") if frame.filter(split=name)["work"].drop_nulls().n_unique() == 1]
+    return [
+        f"the {name} split has one work alone, so every answer is right and its scores say nothing; "
+        f"more works (data.{name}_unseen=0.3) make them mean something"
+        for name in found
+    ]
 
 
 def _check_select(select: str, allowed: bool) -> None:

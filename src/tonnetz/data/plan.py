@@ -206,7 +206,8 @@ class GroupStream(Stream):
     """Batches of `items` excerpts from each of batch_size / items groups: works x versions.
 
     Pass p is one permutation of the groups, keyed by (seed, pass), cut into batches; what is left over at its end
-    waits for another pass. A group with fewer rows than `items` repeats them (at other starts).
+    waits for another pass. A group with fewer rows than `items` repeats them (at other starts). Ranks share the groups
+    of a batch out among them: no work is in the batches of two at once.
 
     Args:
         groups: code of each row, (rows,); rows with a negative code are never drawn.
@@ -230,19 +231,14 @@ class GroupStream(Stream):
         order = np.argsort(groups, kind="stable")
         codes, first, counts = np.unique(groups[order], return_index=True, return_counts=True)
         self.members = [order[a : a + n] for c, a, n in zip(codes, first, counts, strict=True) if c >= 0]
-        self.items, self.each = items, batch_size // items
+        self.items, self.each = items, batch_size // items * world  # groups of a batch of all ranks
         if not self.members:
             raise UserError(
                 "no training track names its group (the column of task.plan.group, e.g. work); take data=folder_works, "
                 "or a spreadsheet with that column"
             )
         if len(self.members) < self.each:
-            if lacking := _lacking(self.members):
-                raise UserError(lacking)
-            raise UserError(
-                f"data.batch_size={batch_size}: is {self.each} groups x {items} items, but the training split has "
-                f"{len(self.members)} groups; take data.batch_size={max(1, len(self.members)) * items} or less"
-            )
+            raise UserError(_lacking(self.members) or _too_large(batch_size, items, world, len(self.members)))
         rows = sum(max(len(m), items) for m in self.members)
         super().__init__(rows, batch_size, steps, seed, rank, world)
         self.turns = len(self.members) // self.each  # batches of a pass
@@ -250,11 +246,12 @@ class GroupStream(Stream):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         skip, self.skip = self.skip, 0
         for step in range(skip, self.steps):
-            number = (self.epoch * self.steps + step) * self.world + self.rank
+            number = self.epoch * self.steps + step
             chosen = self._pass(number // self.turns)[number % self.turns * self.each :][: self.each]
             random = np.random.default_rng([self.seed, 1, number])
             rows = np.concatenate([self._draw(random, self.members[group]) for group in chosen])
-            yield [(number * self.batch_size + i, int(row)) for i, row in enumerate(rows)]
+            mine = np.arange(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
+            yield [(number * len(rows) + i, int(rows[i])) for i in mine.tolist()]
 
     def _draw(self, random: np.random.Generator, members: np.ndarray) -> np.ndarray:
         rounds = -(-self.items // len(members))
@@ -275,6 +272,17 @@ def _lacking(members: Sequence[np.ndarray]) -> str | None:
     if max(map(len, members)) == 1:
         return f"the training split has {len(members)} works (groups), of one recording each; {need}. Add versions"
     return None
+
+
+def _too_large(batch_size: int, items: int, world: int, groups: int) -> str:
+    """What to do about a batch of more groups than there are."""
+    if groups < world:
+        return f"the training split has {groups} groups, fewer than trainer.devices={world}; take fewer devices"
+    ranks = f" on each of {world} devices" if world > 1 else ""
+    return (
+        f"data.batch_size={batch_size}: is {batch_size // items} groups x {items} items{ranks}, but the training split "
+        f"has {groups} groups; take data.batch_size={groups // world * items} or less"
+    )
 
 
 class Chunks:

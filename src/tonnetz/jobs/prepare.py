@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import polars as pl
 from omegaconf import DictConfig
 
 from tonnetz.data import AudioData
@@ -34,21 +35,24 @@ def summary(data: AudioData) -> dict[str, object]:
 
 
 def show(data: AudioData) -> None:
-    """Print what was found: tracks and hours by corpus and split, tracks by class and split."""
+    """Print what was found: tracks and hours by corpus and split, tracks by class and split.
+
+    Where training asks which tracks are of one work, classes do not matter and works are counted instead.
+    """
     from rich.console import Console
     from rich.table import Table
 
-    table = data.table
-    found = Table("corpus", *SPLITS, "hours", title="tracks")
+    table, works = data.table, data.plan.group == "work"
+    found = Table("corpus", *SPLITS, "hours", title="tracks of works" if works else "tracks")
     for (corpus,), rows in table.group_by("corpus", maintain_order=True):
-        counts = [str((rows["split"] == name).sum()) for name in SPLITS]
+        counts = [_count(rows.filter(split=name), works) for name in SPLITS]
         found.add_row(str(corpus), *counts, f"{rows['duration'].sum() / 3600:.2f}")
     console = Console()
     console.print(found)
     for note in data.notes:
         console.print(note)
     long = table.select("split", "labels").explode("labels").drop_nulls("labels")
-    if not long.height:
+    if works or not long.height:
         return
     wide = (
         long.group_by("labels", "split").len().pivot("split", index="labels", values="len").fill_null(0).sort("labels")
@@ -57,3 +61,9 @@ def show(data: AudioData) -> None:
     for row in wide.iter_rows(named=True):
         classes.add_row(row["labels"], *(str(row.get(name, 0)) for name in SPLITS))
     console.print(classes)
+
+
+def _count(rows: pl.DataFrame, works: bool) -> str:
+    """How many tracks, and of how many works."""
+    known = rows["work"].drop_nulls().n_unique() if works else 0
+    return f"{rows.height} of {known}" if known else str(rows.height)

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from tonnetz.errors import UserError
+from tonnetz.losses.views import gathered
 from tonnetz.metrics.vectors import Vectors
 from tonnetz.reductions import check_distance, check_reduction
 from tonnetz.retrieval import Matching, evaluate
 from tonnetz.segments import cut, grid
-from tonnetz.tasks.base import Batch, Task
+from tonnetz.tasks.base import Batch, Diverged, Task
 
 CUTS = ("frames", "input")
 ACCEPTED = 0.01  # share of strangers that get a match, as job.p
@@ -166,9 +167,9 @@ class CSI(Task):
     # --- training
 
     def loss(self, batch: Batch) -> Tensor:
-        """The criterion on all segments of the batch."""
+        """The criterion on all segments of the batches of all processes."""
         z, valid, _ = self.segments(batch)
-        loss = self.criterion(z, batch["group"], batch["row"], valid)
+        loss = self.criterion(*(gathered(part) for part in (z.float(), batch["group"], batch["row"], valid)))
         for name, part in getattr(self.criterion, "last", {}).items():
             self.log(f"train/{name}", part, batch_size=len(z))
         return loss
@@ -218,12 +219,12 @@ class CSI(Task):
             logged |= {f"{stage}/{key}": value for key, value in values.items()}
         if stopping:
             logged["valid/map"] = sum(stopping) / len(stopping)
-        self.log_dict(logged)
+        self.log_dict(logged, sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
         """Score the test set, with intervals from a bootstrap over works."""
         values = self._score("test", self.tested, rounds=self.rounds)
-        self.log_dict({f"test/{key}": value for key, value in values.items()})
+        self.log_dict({f"test/{key}": value for key, value in values.items()}, sync_dist=True)
         if "test" in self.outcome:
             self.outcome["test"] |= {"values": values, "per_class": {}}
 
@@ -233,6 +234,8 @@ class CSI(Task):
         metric.reset()
         if not len(found):
             return {}
+        if name != "test" and not torch.isfinite(found.z).all():
+            raise Diverged(f"the embeddings became NaN or infinite by step {self.global_step}; lower optimizer.lr")
         facts = {"rounds": rounds, "compat": self.compat, "seconds": self.excerpts(), **self.data.roles(split)}
         result = evaluate(found, self.matching, **facts)
         names = self.data.split(split).select("id", "work").with_row_index("row")
