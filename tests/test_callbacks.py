@@ -1,9 +1,14 @@
-"""Patience: when a run stops, whatever the noise, the hold of the rate, or an interruption."""
+"""Patience: when a run stops, whatever the noise, the hold of the rate, or an interruption. What a dashboard shows."""
 
 import csv
 
+import numpy as np
 import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.conftest import SMALL
+from tonnetz import figures
 from tonnetz.callbacks import Patience
 from tonnetz.errors import UserError
 
@@ -84,3 +89,48 @@ def test_a_run_stops_waits_for_the_hold_and_goes_on(fit):
     assert epochs(fit(*words, run="held").folder) == [0, 1, 2, 3, 4]
     fit(*still, "trainer.max_epochs=2", run="resumed")
     assert epochs(fit(*still, run="resumed").folder) == [0, 1, 2]
+
+
+VIEWS = [word for word in SMALL if not word.startswith(("model", "augment", "job.figures", "trainer.max_epochs"))]
+VIEWS += ["task=contrastive", "trainer.max_epochs=1", "task.bank=0", "job.test=false", "augment=clmr"]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_dashboard_shows_two_views_of_waveforms(cli, corpus, monkeypatch, labelled):
+    """Their log-mel before and after augmentation, both views of a track side by side, and how they sound."""
+    drawn = []
+
+    def pairs(before, after, names, seconds):
+        drawn.append((before, after, names, seconds))
+        return plain(before, after, names, seconds)
+
+    plain = figures.spectrogram_pairs
+    monkeypatch.setattr(figures, "spectrogram_pairs", pairs)
+    words = ["data=folder", f"data.root={corpus}", f"data.corpus.labelled={str(labelled).lower()}"]
+    raw = ["frontend=raw", "frontend.sample_rate=16000", "model=samplecnn", "model.widths=[4,8]"]
+    done = cli(*words, *VIEWS, *raw, "augment.wave.polarity.p=1")
+    assert done.status == 0, done.err
+    ((before, after, names, seconds),) = drawn
+    assert before.shape == after.shape == (4, 64, 26)  # half a second in hops of 20 ms
+    assert seconds == 0.5
+    assert np.isfinite(after).all()
+    assert not np.allclose(before, after, atol=0.1)
+    events = EventAccumulator(str(done.folder), {"images": 0, "audio": 0}).Reload()
+    assert "input/augmentation" in events.Tags()["images"]
+    assert {"input/0_before", "input/3_after"} <= set(events.Tags()["audio"])
+    firsts, seconds_of = names[::2], names[1::2]
+    assert [name.replace("view 1", "view 2") for name in firsts] == seconds_of
+    kinds = ("buzz", "noise", "sine") if labelled else ("track ",)
+    assert all(name.startswith(kinds) and ", view " in name for name in names)
+
+
+def test_a_waveform_is_shown_by_its_log_mel():
+    """A sine of 1 kHz has its maximum in the band that holds it."""
+    from tonnetz.callbacks import _images
+    from tonnetz.frontend import LogMel, Raw
+
+    wave = torch.sin(2 * torch.pi * 1000 * torch.arange(8000) / 16000).expand(2, 1, 8000)
+    image = _images(Raw(16000)(wave), Raw(16000))
+    expected = LogMel(16000)(wave)
+    np.testing.assert_allclose(image, expected[:, 0].numpy(), atol=1e-5)
+    assert image.argmax(1)[0, 5] == expected[0, 0].mean(1).argmax()

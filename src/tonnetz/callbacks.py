@@ -21,6 +21,7 @@ from torch import Tensor
 from tonnetz import figures
 from tonnetz.atomic import replacing
 from tonnetz.errors import UserError
+from tonnetz.frontend import Frontend, LogMel
 from tonnetz.loggers import board_of, show
 from tonnetz.tasks.base import Batch, Task
 
@@ -209,9 +210,9 @@ class Dashboard(L.Callback):
             before = pl_module.encoder.features(few)
             changed = pl_module.augment.wave(few)
             after = pl_module.augment.features(pl_module.encoder.features(changed))
-        images = [_images(item["features"]) for item in (before, after)]
+        images = [_images(item["features"], pl_module.encoder.frontend) for item in (before, after)]
         if images[0] is not None and images[1] is not None:
-            titles = [_title(pl_module.spec.classes, label) for label in few["label"]]
+            titles = _titles(pl_module.spec.classes, few)
             seconds = (
                 float(batch["audio"].shape[-1] / pl_module.encoder.frontend.sample_rate) if "audio" in batch else 1.0
             )
@@ -275,9 +276,19 @@ class Dashboard(L.Callback):
         board.add_embedding(torch.cat(parts)[:POINTS], meta[:POINTS], metadata_header=["label", "track"], tag=split)
 
 
-def _images(features: Tensor) -> Any:
-    """First channel as (B, F, T) for a picture; None for a front-end without bins."""
+def _images(features: Tensor, frontend: Frontend) -> Any:
+    """First channel as (B, F, T) for a picture, of a waveform as log-mel; None for others without bins."""
+    if features.shape[2] == 1 and frontend.hop == 1:
+        features = LogMel(frontend.sample_rate)(features[:, :1, 0].float().cpu())  # (B, 1, F, T)
     return features[:, 0].float().cpu().numpy() if features.shape[2] > 1 else None
+
+
+def _titles(classes: tuple[str, ...], batch: Batch) -> list[str]:
+    """Labels of excerpts, or the number of their track; which view of it, where several are in the batch."""
+    rows = batch["row"].tolist()
+    names = [_title(classes, label) for label in batch["label"]] if classes else [f"track {row}" for row in rows]
+    views = [f", view {rows[:i].count(row) + 1}" if rows.count(row) > 1 else "" for i, row in enumerate(rows)]
+    return [name + view for name, view in zip(names, views, strict=True)]
 
 
 def _title(classes: tuple[str, ...], label: Tensor) -> str:
