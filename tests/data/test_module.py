@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 
+from tonnetz.audio import read
 from tonnetz.data import AudioData, Plan
 from tonnetz.datasets.folder import Folder
 from tonnetz.errors import UserError
@@ -102,3 +103,39 @@ def test_fraction_thins_the_training_split_only(corpus, tmp_path):
 def test_missing_split_is_named(corpus, tmp_path):
     with pytest.raises(UserError, match="no tracks in the split 'test'"):
         data(corpus, tmp_path, test=0.0).test_dataloader()
+
+
+@pytest.mark.parametrize("source", ["audio", "features"])
+def test_sound_may_keep_the_level_of_its_file_whatever_the_format(tmp_path, source):
+    """Files that are read where they lie, resampled or decoded ones: as loud as `audio.read` has them."""
+    rng, root = np.random.default_rng(0), tmp_path / "sounds"
+    forms = {"plain": (16000, "PCM_16", "wav"), "float": (16000, "FLOAT", "wav"), "coded": (16000, "VORBIS", "ogg")}
+    forms["rate"] = (44100, "PCM_16", "wav")
+    for label in "ab":
+        (root / label).mkdir(parents=True)
+        for name, (rate, subtype, suffix) in forms.items():
+            t = np.arange(rate) / rate
+            sound = 0.1 * np.sin(2 * np.pi * 440 * t) * (1 + 0.1 * rng.random())
+            soundfile.write(root / label / f"{name}.{suffix}", sound, rate, subtype=subtype)
+    options = {"normalize": False, "valid": 0.0, "test": 0.5, "plan": {"seconds": 1.0, "source": source}}
+    module, seen = data(root, tmp_path, **options), 0
+    for batch in module.test_dataloader():
+        for i, row in enumerate(batch["row"].tolist()):
+            path = module.split("test")["path"][row]
+            expected = read(path, 16000)[0]
+            assert 0.09 < np.abs(expected).max() < 0.12
+            if source == "audio":
+                np.testing.assert_allclose(batch["audio"][i, 0], expected[:16000], atol=2e-5)
+            else:
+                features = LogMel()(torch.from_numpy(expected)[None, None])[0]
+                # 16 bits at the file's own level: loud bands are the same
+                loud = features > features.max() - 40
+                size = batch["features"].shape[-1]
+                torch.testing.assert_close(
+                    batch["features"][i][loud[..., :size]], features[..., :size][loud[..., :size]], atol=0.05, rtol=0
+                )
+            seen += 1
+    assert seen == module.split("test").height >= 2
+    again = data(root, tmp_path, **{**options, "normalize": True, "plan": {"seconds": 1.0}})
+    for batch in again.test_dataloader():
+        torch.testing.assert_close(batch["audio"].abs().amax((1, 2)), torch.ones(len(batch["row"])), atol=2e-4, rtol=0)

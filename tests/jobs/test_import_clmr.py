@@ -30,6 +30,7 @@ def test_vectors_are_those_of_the_source(cli, corpus, tmp_path, name):
     made = done.folder / "checkpoints" / "imported.ckpt"
     content = torch.load(made, weights_only=True)
     assert content["tonnetz"]["config"]["frontend"]["sample_rate"] == 22050
+    assert content["tonnetz"]["config"]["data"]["normalize"] is False
     projector = {key: value.shape for key, value in content["state_dict"].items() if key.startswith("projection.")}
     assert projector == {"projection.0.weight": (8, 8), "projection.2.weight": (5, 8)}
     data = ["data=folder", f"data.root={corpus}"]

@@ -55,7 +55,11 @@ def test_edges_learn():
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [({"kernel": 10}, "model.kernel=10"), ({"widths": ()}, "model.widths"), ({"sample_rate": 100}, "model.sample_rate")],
+    [
+        ({"kernel": 10}, "model.kernel=10"),
+        ({"widths": ()}, "model.widths"),
+        ({"sample_rate": 100}, "model.sample_rate"),
+    ],
 )
 def test_mistakes_are_named(words, message):
     with pytest.raises(UserError, match=message):

@@ -12,7 +12,7 @@ from tonnetz.errors import UserError
 from tonnetz.metrics import stacked
 from tonnetz.metrics.bootstrap import percentiles, resampled
 from tonnetz.probing import Goal, Protocol, expand, search
-from tonnetz.probing.deform import KNOWN, deformation
+from tonnetz.probing.deform import KNOWN, deformation, response
 from tonnetz.probing.features import Features, concatenated, cut_tails, moving, summable
 from tonnetz.probing.lead import add_leads
 from tonnetz.probing.search import Settings, evaluation_examples, training_examples
@@ -218,6 +218,22 @@ def test_deformations_keep_shape_and_are_the_same_again(name):
     assert not torch.allclose(out, audio, atol=1e-3)
     alone = deform(audio[1:2], row[1:2], 16000)
     torch.testing.assert_close(out[1:2], alone, atol=1e-5, rtol=1e-4)  # other excerpts of a batch do not matter
+
+
+def test_a_room_is_heard():
+    impulse = response(16000, 1.0)
+    assert len(impulse) == 16000
+    assert impulse[1:].square().sum().item() == pytest.approx(impulse[0].square().item(), rel=1e-5)
+    level = [10 * impulse[a : a + 800].square().mean().log10().item() for a in (100, 8100, 15100)]
+    assert level[0] - level[1] == pytest.approx(30, abs=1.5)
+    assert level[0] - level[2] == pytest.approx(56, abs=1.5)
+    audio = torch.randn(1, 1, 32000, generator=torch.Generator().manual_seed(0))
+    wet = deformation("room")[1](audio, torch.tensor([0]), 16000)
+    likeness = torch.nn.functional.cosine_similarity(audio, wet, dim=-1).item()
+    assert likeness == pytest.approx(0.5**0.5, abs=0.05)  # half of the energy is the direct sound's
+    expected = np.convolve(audio[0, 0].numpy(), impulse.numpy())[:32000]
+    scale = np.linalg.norm(audio) / np.linalg.norm(expected)
+    np.testing.assert_allclose(wet[0, 0], expected * scale, atol=1e-4)
 
 
 def test_deformations_do_what_their_names_say():

@@ -39,8 +39,8 @@ class Tracks:
         self.header = frame["header"].to_numpy()  # (rows,) bytes before the samples
         self.first = frame["first"].to_numpy()  # (rows,) samples into the prepared file
         self.samples = frame["samples"].to_numpy()  # (rows,)
-        peak = frame["peak"].to_numpy() if normalize else np.ones(frame.height)
-        self.gain = (1 / (32768 * peak)).astype(np.float32)  # (rows,) from int16 to audio
+        level = 1 / frame["peak"].to_numpy() if normalize else frame["level"].to_numpy()
+        self.gain = (level / 32768).astype(np.float32)  # (rows,) from int16 to audio
         self.labels = labels  # (rows, K)
         self.number = frame["number"].to_numpy()  # (rows,) row in the feature store
         self.groups = groups  # (rows,) code of the plan's group, -1 unknown

@@ -380,7 +380,7 @@ class AudioData(L.LightningDataModule):
         mark = fingerprint(self.frontend)
         channels, bins, hop = self.frontend.channels, self.frontend.bins, self.frontend.hop
         store = FeatureStore(self.cache / "features" / mark, mark, channels, bins, hop, self.frontend.floor)
-        peak = "peak" if self.normalize else pl.lit(1.0).alias("peak")
+        peak = pl.col("peak") if self.normalize else (1 / pl.col("level")).alias("peak")
         places = frame.select("audio", "header", "first", "samples", peak).rows()
 
         device = next((buffer.device for buffer in self.frontend.buffers()), torch.device("cpu"))

@@ -19,7 +19,7 @@ from tonnetz.errors import DiskFull, UserError
 from tonnetz.progress import progress_bar
 from tonnetz.tracks import table, write_table
 
-FACTS = ("audio", "header", "samples", "peak")  # of a prepared file, as the journal keeps them
+FACTS = ("audio", "header", "samples", "peak", "level")  # of a prepared file, as the journal keeps them
 PEAK = 0.99  # prepared files are scaled to this peak, so 16 bits are well used
 
 
@@ -27,6 +27,8 @@ def prepare(
     corpus: Corpus, folder: str | Path, sample_rate: int, on_error: str = "fail", workers: int = 0
 ) -> pl.DataFrame:
     """Return the corpus's track table with columns audio, header, first, samples, peak: where its PCM lies.
+
+    `level` is how many times as loud the source file is.
 
     Args:
         corpus: what to prepare.
@@ -120,10 +122,11 @@ def _decode(path: str, target: Path, rate: int) -> dict[str, Any]:
     signal, _, peak = audio.read_audible(path, rate)
     header = audio.pcm_header(path, rate)
     if header is not None:  # the file is what we would write: it is read where it lies
-        return {"audio": os.path.abspath(path), "header": header, "samples": len(signal), "peak": peak}
+        return {"audio": os.path.abspath(path), "header": header, "samples": len(signal), "peak": peak, "level": 1.0}
     audio.write(target, signal * (PEAK / peak), rate)
     place = str(target.resolve())
-    return {"audio": place, "header": audio.pcm_header(place, rate), "samples": len(signal), "peak": PEAK}
+    facts = {"audio": place, "header": audio.pcm_header(place, rate), "samples": len(signal)}
+    return {**facts, "peak": PEAK, "level": peak / PEAK}
 
 
 class Journal:
@@ -174,7 +177,7 @@ def _locate(rows: pl.DataFrame, facts: dict[str, dict[str, Any]], rate: int) -> 
     """Join rows with where their audio lies; excerpts (offset, duration) become first sample and sample count."""
     found = pl.DataFrame(
         [
-            {"path": path, "total": f["samples"], **{k: f[k] for k in ("audio", "header", "peak")}}
+            {"path": path, "total": f["samples"], **{k: f[k] for k in ("audio", "header", "peak", "level")}}
             for path, f in facts.items()
         ]
     )

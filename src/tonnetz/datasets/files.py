@@ -34,7 +34,7 @@ FACTS = (
 )  # columns with a meaning of their own
 # Columns that a list may not bring along: they are settled elsewhere.
 RESERVED = frozenset(
-    ["labels", "unknown", "notes", "path", "audio", "first", "samples", "peak", "sample_rate", "corpus"]
+    ["labels", "unknown", "notes", "path", "audio", "first", "samples", "peak", "level", "sample_rate", "corpus"]
 )
 
 

@@ -52,7 +52,7 @@ class Prepared(Corpus):
 
     def _table(self) -> pl.DataFrame:
         frame = read_table(self.root / "tracks.jsonl")
-        for column in ("audio", "header", "first", "samples", "peak", "sample_rate"):
+        for column in ("audio", "header", "first", "samples", "peak", "level", "sample_rate"):
             if column not in frame.columns:
                 raise UserError(
                     f"{self.root / 'tracks.jsonl'}: no column {column}; give a folder that job=prepare made"

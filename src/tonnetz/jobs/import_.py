@@ -186,6 +186,7 @@ def adapt_clmr(cfg: DictConfig, found: clmr.Found) -> DictConfig:
     """The configuration with raw audio, the network and projector of the file, its excerpts and its loss."""
     cfg = cfg.copy()
     cfg.frontend = _member("frontend", "raw", sample_rate=cfg.job.sample_rate)
+    cfg.data.normalize = False  # they take sound as loud as its file
     cfg.model = _member("model", found.model, **found.sizes)
     cfg.pooling, cfg.loss = _member("pooling", "mean"), _member("loss", "simclr")
     layers = [found.projector[name] for name in sorted(found.projector)]

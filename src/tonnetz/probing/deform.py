@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tonnetz.errors import UserError, suggest
 
+VERSION = 2  # of the deformations: stored features of an earlier one are made anew
 Deform = Callable[[Tensor, Tensor, int], Tensor]  # audio (B, 1, N), track number (B,), sample rate -> audio
 
 
@@ -42,16 +43,22 @@ def lowpass(audio: Tensor, share: float) -> Tensor:
 
 def room(audio: Tensor, sample_rate: int, decay: float) -> Tensor:
     """Convolve with decaying noise, whose level falls by 60 dB within so many seconds; the level is kept."""
-    length = round(decay * sample_rate)
-    impulse = torch.randn(length, generator=torch.Generator().manual_seed(0)) * 10 ** (
-        -3 * torch.arange(length) / decay
-    )
-    impulse[0] = impulse.norm()  # the direct sound is as loud as the reverberation
+    impulse = response(sample_rate, decay)  # (L,)
+    length = len(impulse)
     size = audio.shape[-1] + length
     wet = torch.fft.irfft(torch.fft.rfft(audio, size) * torch.fft.rfft(impulse.to(audio.device), size), size)
     wet = wet[..., : audio.shape[-1]]
     level = [value.square().mean((1, 2), keepdim=True).sqrt() for value in (audio, wet)]
     return wet * level[0] / level[1].clamp(min=1e-9)
+
+
+def response(sample_rate: int, decay: float) -> Tensor:
+    """Impulse response of a room (L,): direct sound, then as much energy of noise that falls by 60 dB in `decay` s."""
+    length = round(decay * sample_rate)
+    fall = 10 ** (-3 * torch.arange(length) / length)  # (L,)
+    impulse = fall * torch.randn(length, generator=torch.Generator().manual_seed(0))
+    impulse[0] = impulse[1:].norm()
+    return impulse
 
 
 def pitch(audio: Tensor, sample_rate: int, semitones: float) -> Tensor:

@@ -24,7 +24,7 @@ from tonnetz.data.plan import Chunks, Plan, evaluation_starts
 from tonnetz.embedding import model_fingerprint
 from tonnetz.errors import UserError
 from tonnetz.frontend import fingerprint as frontend_fingerprint
-from tonnetz.probing.deform import Deform
+from tonnetz.probing.deform import VERSION, Deform
 from tonnetz.probing.slices import Slices
 from tonnetz.progress import progress_bar
 
@@ -102,7 +102,7 @@ def extract(
         "taps": list(taps),
     }
     facts |= {"span": plan.span, "hop": plan.hop, "pad": plan.pad, "source": plan.source, "tail": tail}
-    facts |= {"normalize": data.normalize, "deform": deform[0] if deform else None}
+    facts |= {"normalize": data.normalize, "deform": [deform[0], VERSION] if deform else None}
     facts |= {"slices": asdict(slices)} if slices else {}
     found: dict[str, dict[str, Tensor]] = {}
     marks = {}
