@@ -108,7 +108,7 @@ def test_a_dashboard_shows_two_views_of_waveforms(cli, corpus, monkeypatch, labe
     monkeypatch.setattr(figures, "spectrogram_pairs", pairs)
     words = ["data=folder", f"data.root={corpus}", f"data.corpus.labelled={str(labelled).lower()}"]
     raw = ["frontend=raw", "frontend.sample_rate=16000", "model=samplecnn", "model.widths=[4,8]"]
-    done = cli(*words, *VIEWS, *raw, "augment.wave.0.p=1")
+    done = cli(*words, *VIEWS, *raw, "augment.wave.clmr.gain=1")
     assert done.status == 0, done.err
     ((before, after, names, seconds),) = drawn
     assert before.shape == after.shape == (4, 64, 26)  # half a second in hops of 20 ms
