@@ -152,3 +152,14 @@ def test_batches_of_one_step_are_augmented_differently(fit, monkeypatch):
 @pytest.mark.parametrize("loss", ["bce", "bce_pos_weight", "ce", "focal", "asymmetric_focal"])
 def test_every_loss_fits(fit, loss):
     assert fit(f"loss={loss}", "trainer.max_epochs=1").status == 0
+
+
+def test_fewer_steps_than_an_epoch_are_an_epoch(fit):
+    done = fit("trainer.max_steps=2", run="short")
+    assert done.status == 0, done.err
+    kept = torch.load(done.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert kept["global_step"] == 2
+    assert "valid/loss" in done.json("metrics.json") or (done.folder / "metrics.csv").exists()
+    longer = fit("trainer.max_epochs=2", run="short")  # goes on from there
+    assert longer.status == 0, longer.err
+    assert torch.load(longer.folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > 2

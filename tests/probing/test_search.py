@@ -110,6 +110,17 @@ def test_one_of_216_may_diverge(tmp_path):
             assert row["steps"] == other["steps"] > 0
 
 
+def test_a_validation_split_that_cannot_choose_is_named(tmp_path):
+    features, _, values, units = windows()
+    several = {split: torch.nn.functional.one_hot(value, 3).T.float() for split, value in values.items()}
+    several["valid"].zero_()
+    goal = Goal("multilabel", NAMES)
+    with pytest.raises(UserError, match="no class with a positive and a negative"):
+        search.search(
+            features, goal, several, units, torch.arange(60), PROBES, PROTOCOL, Settings(draws=0), tmp_path / "parts"
+        )
+
+
 @pytest.mark.parametrize("train", ["mean", "all", 2])
 def test_training_examples(train):
     features, _, values, _ = windows()

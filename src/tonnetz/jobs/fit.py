@@ -56,7 +56,11 @@ def run(cfg: DictConfig, run: Run) -> float:
     callbacks += [dashboard] if cfg.job.figures else []
     callbacks += [LearningRateMonitor("step")] if loggers else []
     trainer = build_trainer(
-        cfg, logger=loggers, callbacks=callbacks, default_root_dir=run.folder, enable_model_summary=False
+        _whole_epochs(cfg, experiment.data.steps),
+        logger=loggers,
+        callbacks=callbacks,
+        default_root_dir=run.folder,
+        enable_model_summary=False,
     )
     parameters = sum(p.numel() for p in experiment.task.parameters() if p.requires_grad)
     print(f"{parameters:,} parameters; run folder {run.folder}")
@@ -70,6 +74,18 @@ def run(cfg: DictConfig, run: Run) -> float:
         run.facts["fit_seconds"] = round(time.time() - start, 3)
         run.status = "interrupted" if interrupt.presses else "completed"
         return _finish(cfg, run, trainer, experiment, dashboard)
+
+
+def _whole_epochs(cfg: DictConfig, steps: int) -> DictConfig:
+    """The configuration with epochs of `trainer.max_steps`, if that is less than one: its end validates and saves."""
+    most = cfg.trainer.get("max_steps") or -1
+    batches = most * cfg.trainer.get("accumulate_grad_batches", 1)
+    limit = cfg.trainer.get("limit_train_batches", 1.0)
+    if not 0 < batches < steps or isinstance(limit, int) or limit not in (None, 1.0):
+        return cfg
+    cfg = cfg.copy()
+    OmegaConf.update(cfg, "trainer.limit_train_batches", batches, force_add=True)
+    return cfg
 
 
 def _keep_untrained(trainer: Any, experiment: Experiment, folder: Path) -> None:
@@ -178,7 +194,8 @@ def _finish(cfg: DictConfig, run: Run, trainer: Any, experiment: Experiment, das
     score = _best_score(trainer, best)
     if not best.exists():
         raise UserError(
-            f"nothing was trained: trainer.max_epochs={cfg.trainer.max_epochs}, interrupted before an epoch?"
+            f"nothing was trained: no epoch came to its end (trainer.max_epochs={cfg.trainer.max_epochs} "
+            f"max_steps={cfg.trainer.get('max_steps', -1)}, or Ctrl-C); train for longer"
         )
     chosen = load_checkpoint(best)
     task.load_state_dict(chosen["state_dict"])

@@ -148,7 +148,8 @@ def report_bad(errors: dict[str, str], folder: Path, on_error: str, good: int, e
     if not errors:
         return
     with replacing(folder / "skipped.csv") as part, part.open("w", newline="") as file:
-        csv.writer(file).writerows([["path", "reason"], *errors.items()])
+        reasons = [[path, reason.removeprefix(f"{path}: ")] for path, reason in errors.items()]
+        csv.writer(file).writerows([["path", "reason"], *reasons])
     message, *others = errors.values()
     if others:
         count = f"{len(errors)} bad files in all, listed in {folder / 'skipped.csv'}"

@@ -14,6 +14,10 @@ from tonnetz.errors import UserError, suggest
 BETWEEN = "between"  # a hidden layer that is as wide as its place between inputs and outputs says
 
 
+def _count(value: object) -> bool:
+    return isinstance(value, int) and value > 0
+
+
 @dataclass(frozen=True)
 class Probe:
     """One configuration.
@@ -35,14 +39,17 @@ class Probe:
     standardize: bool = True
 
     def __post_init__(self) -> None:
-        named = all(width == BETWEEN for width in self.hidden)
-        counts = (self.batch,) if named else (*self.hidden, self.batch)
-        whole = all(isinstance(n, int) and n > 0 for n in counts)
-        if not whole or self.lr <= 0 or not 0 <= self.dropout < 1 or self.weight_decay < 0:
-            raise UserError(
-                f"job.axes: {asdict(self)} makes no sense; widths (or all of them '{BETWEEN}'), batch and lr are "
-                "above 0, dropout is in [0, 1), weight_decay is not negative"
-            )
+        widths = all(width == BETWEEN for width in self.hidden) or all(_count(width) for width in self.hidden)
+        fine = {
+            "hidden": (widths, f"widths above 0, or all of them '{BETWEEN}'"),
+            "batch": (_count(self.batch), "a number above 0"),
+            "lr": (self.lr > 0, "a number above 0"),
+            "dropout": (0 <= self.dropout < 1, "from 0 to below 1"),
+            "weight_decay": (self.weight_decay >= 0, "not negative"),
+        }
+        for name, (right, rule) in fine.items():
+            if not right:
+                raise UserError(f"job.axes.{name}: {getattr(self, name)} makes no sense; it is {rule}")
 
     @property
     def id(self) -> str:

@@ -111,6 +111,11 @@ def search(
     device = torch.device(settings.device)
     train = training_examples(features, values["train"], keep, settings)
     valid = evaluation_examples(features, "valid", values["valid"], units["valid"], settings.rules, settings.train)
+    if goal.kind == "multilabel" and len(goal.undefined(valid.target)) == len(goal.names):
+        raise UserError(
+            "the validation split has no class with a positive and a negative, so nothing can choose a probe; "
+            "more validation tracks (data.valid) or other labels are needed"
+        )
     facts = {
         "features": features.mark,
         "goal": asdict(goal),
