@@ -31,7 +31,7 @@ from tonnetz.reductions import TINY
 from tonnetz.shortlist import Shortlist
 
 FORMAT = 1
-BATCH = 32  # recordings embedded between two saves
+BATCH = 8  # recordings embedded between two saves: what a kill may cost
 
 Progress = Callable[[int, int], None]
 # Rows of the table -> vectors (m, D), row, start, length and, where there are several, tempo (m,).
