@@ -202,8 +202,8 @@ def build_task(cfg: DictConfig, frontend: Any, spec: DataSpec) -> Task:
     if size < 1:
         raise UserError(f"task.dim={size}: must be above 0, or null")
     pitches = getattr(backbone, "pitches", 0)
-    facts = {"multilabel": multilabel, "classes": len(spec.groups or spec.classes), "dim": size, "pitches": pitches}
-    facts["frame_dim"] = backbone.dim
+    facts = {"multilabel": multilabel, "classes": len(spec.groups or spec.classes), "pitches": pitches}
+    facts |= {"dim": size, "frame_dim": backbone.dim}
     loss = _loss(cfg.loss, facts)
     if hasattr(loss, "fit_counts"):
         loss.fit_counts(torch.tensor(spec.positives), torch.tensor(spec.known))

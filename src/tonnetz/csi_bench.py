@@ -128,7 +128,8 @@ def beside_published(table: pl.DataFrame, frontend: CoverHunterCQT) -> dict[str,
     Of the first recordings of a table; with `difference_db`, the largest from ours.
     """
     rows, spent, furthest = table.head(PUBLISHED), 0.0, 0.0
-    kernels = scipy.sparse.csr_matrix(frontend.kernels() * (-1.0) ** np.arange(frontend.kernels().shape[1]))
+    spectra = frontend.kernels()  # (F, n_fft) about the frame's centre, so the sign alternates
+    kernels = scipy.sparse.csr_matrix(spectra * (-1.0) ** np.arange(spectra.shape[1]))
     for path in rows["path"]:
         (signal, theirs), taken = timed(partial(frame_by_frame, path, kernels, frontend))
         spent += taken.wall

@@ -6,12 +6,12 @@ import hashlib
 import io
 import os
 import tarfile
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
+from tests.conftest import serving
 from tonnetz.datasets import assets
 from tonnetz.datasets.assets import Asset, digest, download, fetch, unpack
 from tonnetz.errors import DiskFull, UserError
@@ -45,15 +45,9 @@ class Server(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    server.files, server.asked, server.cut, server.ranges = {"/set/a.bin": DATA}, [], None, True
-    server.url = f"http://127.0.0.1:{server.server_port}/set"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Server, files={"/set/a.bin": DATA}, asked=[], cut=None, ranges=True) as server:
+        server.url += "/set"
+        yield server
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha256"])

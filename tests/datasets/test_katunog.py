@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlparse
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 import soundfile
 import yaml
 
+from tests.conftest import serving
 from tonnetz.datasets.katunog import Katunog, clean, unpack
 from tonnetz.errors import UserError
 from tonnetz.taxonomy import Taxonomy
@@ -86,14 +86,8 @@ class Server(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    server.fate, server.fetched, server.queries = {}, [], 0
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Server, fate={}, fetched=[], queries=0) as server:
+        yield server
 
 
 @pytest.fixture
@@ -101,8 +95,7 @@ def online(server, tmp_path):
     """Make a corpus that downloads from the server."""
 
     def make(**options):
-        url = f"http://127.0.0.1:{server.server_port}/"
-        return Katunog(tmp_path / "katunog", download=True, url=url, **options)
+        return Katunog(tmp_path / "katunog", download=True, url=f"{server.url}/", **options)
 
     return make
 

@@ -23,6 +23,11 @@ Batch = dict[str, torch.Tensor]
 EPISODE = ("episode", "slot", "support")  # what a stream of episodes says of each excerpt beside position and row
 
 
+def peaks(normalize: bool) -> pl.Expr:
+    """What prepared samples are divided by: their peak, or what gives them the level of the source file."""
+    return pl.col("peak") if normalize else (1 / pl.col("level")).alias("peak")
+
+
 class Tracks:
     """The columns of a prepared split that workers need, as arrays (Python lists would grow in every worker)."""
 
@@ -39,8 +44,8 @@ class Tracks:
         self.header = frame["header"].to_numpy()  # (rows,) bytes before the samples
         self.first = frame["first"].to_numpy()  # (rows,) samples into the prepared file
         self.samples = frame["samples"].to_numpy()  # (rows,)
-        level = 1 / frame["peak"].to_numpy() if normalize else frame["level"].to_numpy()
-        self.gain = (level / 32768).astype(np.float32)  # (rows,) from int16 to audio
+        peak = frame.select(peaks(normalize)).to_series().to_numpy()
+        self.gain = (1 / (32768 * peak)).astype(np.float32)  # (rows,) from int16 to audio
         self.labels = labels  # (rows, K)
         self.number = frame["number"].to_numpy()  # (rows,) row in the feature store
         self.groups = groups  # (rows,) code of the plan's group, -1 unknown

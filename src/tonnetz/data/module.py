@@ -18,7 +18,7 @@ from tonnetz.alignment import Alignment
 from tonnetz.audio import read_prepared
 from tonnetz.data.classes import CLASS, read_parts, split_classes, units
 from tonnetz.data.episodes import EpisodePlan
-from tonnetz.data.excerpts import Loader, Tracks, TrainExcerpts, Windows
+from tonnetz.data.excerpts import Loader, Tracks, TrainExcerpts, Windows, peaks
 from tonnetz.data.labels import name_labels
 from tonnetz.data.plan import Chunks, Plan, Stream
 from tonnetz.data.prepare import prepare
@@ -380,8 +380,7 @@ class AudioData(L.LightningDataModule):
         mark = fingerprint(self.frontend)
         channels, bins, hop = self.frontend.channels, self.frontend.bins, self.frontend.hop
         store = FeatureStore(self.cache / "features" / mark, mark, channels, bins, hop, self.frontend.floor)
-        peak = pl.col("peak") if self.normalize else (1 / pl.col("level")).alias("peak")
-        places = frame.select("audio", "header", "first", "samples", peak).rows()
+        places = frame.select("audio", "header", "first", "samples", peaks(self.normalize)).rows()
 
         device = next((buffer.device for buffer in self.frontend.buffers()), torch.device("cpu"))
 

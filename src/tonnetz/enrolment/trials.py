@@ -15,9 +15,9 @@ from tonnetz.enrolment.taught import Enrolment
 from tonnetz.errors import UserError
 from tonnetz.fewshot.background import Background
 from tonnetz.fewshot.protocol import mean_by_row
+from tonnetz.heads.chance import BLIND
 from tonnetz.metrics.openset import auroc
 
-BLIND = ("constant", "random")  # what does not listen: always the first class, nothing new; and dice for both
 Told = tuple[Tensor, dict[str, Tensor], dict[str, float]]  # answers (m,); novelties and threshold of files and windows
 
 
@@ -124,7 +124,10 @@ def _limit(enrolment: Enrolment, kind: str, accept: float, way: str) -> float:
 
 
 def _blind(sizes: Mapping[str, int], classes: int, accept: float, random: np.random.Generator) -> dict[str, Told]:
-    """What `BLIND` answer; dice reject as large a share as the threshold does of the examples."""
+    """What `BLIND` answer: the first class and nothing new, and dice for both.
+
+    The dice reject as large a share as the threshold does of the examples.
+    """
     first = torch.zeros(sizes["file"], dtype=torch.long)
     nothing = {kind: torch.zeros(size) for kind, size in sizes.items()}
     drawn = torch.from_numpy(random.integers(classes, size=sizes["file"]))

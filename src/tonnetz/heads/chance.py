@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tonnetz.heads.base import Head
 
+BLIND = ("constant", "random")  # what they are called
 MIX = (0x2545F4914F6CDD1D, 0x369DEA0F31A53F85)  # odd multipliers below 2**63 that spread the bits of a hash
 
 

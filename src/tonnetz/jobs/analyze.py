@@ -15,10 +15,9 @@ from tonnetz.fewshot import compare
 from tonnetz.fewshot.compare_figures import instrument_bars, settings_boxes, shots_boxes
 from tonnetz.fewshot.runs import Found, check, gather, settings, tables
 from tonnetz.figures import save
+from tonnetz.heads.chance import BLIND
 from tonnetz.manifest import Run
 from tonnetz.tasks.fewshot import OWN
-
-BLIND = ("constant", "random")  # heads that do not look at a clip, where all runs have them
 
 
 def run(cfg: DictConfig, run: Run) -> None:

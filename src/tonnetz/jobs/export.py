@@ -109,20 +109,19 @@ class Network(nn.Module):
         return self.tail(self.pooling(self.backbone(self.frontend(x), None), None).float())
 
 
-class Scores(nn.Module):
+class Scores(Network):
     """Features or audio, all of it valid, to the probabilities of the classes (B, K) that the task's head gives."""
 
     def __init__(self, experiment: Experiment, source: str) -> None:
-        super().__init__()
+        super().__init__(experiment, source)
         task: Any = experiment.task
         if not hasattr(task, "probabilities"):
             raise UserError(f"job.output=scores: {type(task).__name__} has no head for classes; take job.output=vector")
-        self.network, self.head = Network(experiment, source), task.head
-        self.probabilities = task.probabilities
+        self.head, self.probabilities = task.head, task.probabilities
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x to probabilities (B, K) in the order of the task's classes."""
-        return self.probabilities(self.head(self.network(x)))
+        return self.probabilities(self.head(super().forward(x)))
 
 
 def example(experiment: Experiment, source: str, count: int, scale: float) -> Tensor:

@@ -17,8 +17,9 @@ from tonnetz.device import choose_device
 from tonnetz.embedding import embed_files, plan_of
 from tonnetz.enrolment.examples import find_examples
 from tonnetz.enrolment.novelty import NOVELTY
-from tonnetz.enrolment.trials import BLIND, Trials, trial
+from tonnetz.enrolment.trials import Trials, trial
 from tonnetz.errors import UserError, suggest
+from tonnetz.heads.chance import BLIND
 from tonnetz.jobs.enroll import background_of, facts_of
 from tonnetz.jobs.index import as_list
 from tonnetz.jobs.predict import report_bad

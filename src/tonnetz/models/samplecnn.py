@@ -12,14 +12,18 @@ from tonnetz.errors import UserError
 from tonnetz.models.waveform import Block, Pyramid, Waveform, enter
 
 
+def check_widths(widths: Sequence[int]) -> None:
+    """Raise UserError for widths that make no network."""
+    if not widths or min(widths) < 1:
+        raise UserError(f"model.widths={list(widths)}: give at least one width, all above 0")
+
+
 class Thirds(Waveform):
     """A stem that leaves a third of the samples, a pooled convolution a width, one convolution more."""
 
     def __init__(self, channels: int, bins: int, stem: nn.Module, inputs: int, widths: Sequence[int]) -> None:
         """Stem (x (B, C * F, 1, T), its mask) -> (B, inputs, 1, T / 3), and channels of the blocks."""
         super().__init__(channels, bins)
-        if not widths or min(widths) < 1:
-            raise UserError(f"model.widths={list(widths)}: give at least one width, all above 0")
         self.stem = stem
         self.blocks = nn.ModuleList(Block(i, o) for i, o in zip((inputs, *widths[:-1]), widths, strict=True))
         self.output = Block(widths[-1], widths[-1])
@@ -51,5 +55,5 @@ class SampleCNN(Thirds):
     def __init__(
         self, channels: int, bins: int, widths: tuple[int, ...] = (128, 128, 256, 256, 256, 256, 256, 256, 512)
     ) -> None:
-        first = max(widths[0], 1) if widths else 1
-        super().__init__(channels, bins, Block(channels * bins, first, stride=3), first, widths)
+        check_widths(widths)
+        super().__init__(channels, bins, Block(channels * bins, widths[0], stride=3), widths[0], widths)

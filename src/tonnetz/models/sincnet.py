@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tonnetz.errors import UserError
-from tonnetz.models.samplecnn import Thirds
+from tonnetz.models.samplecnn import Thirds, check_widths
 from tonnetz.models.waveform import clear, pool3
 
 LOWEST, NARROWEST = 50.0, 50.0  # Hz, of a filter's lower edge and of its band
@@ -85,4 +85,5 @@ class SincNet(Thirds):
         sample_rate: int = 22050,
     ) -> None:
         """Channels of the convolutions, number of filters, their length in samples, and the front-end's rate in Hz."""
+        check_widths(widths)
         super().__init__(channels, bins, SincStem(filters, kernel, sample_rate), filters, widths)

@@ -176,15 +176,19 @@ class Contrastive(Task):
     def loss(self, batch: Batch) -> Tensor:
         """The criterion on the views of all processes."""
         if self.criterion.frames:
-            return self._frames_loss(batch, "train")
+            frames, mask, _ = self._frames(batch)
+            return self._ahead(*(gathered(x) for x in (frames, mask, self.codes("train", batch["row"]))))
         online, target = self.views(batch)
         code = self.codes("train", batch["row"][::2])
         return self._compare(*(gathered(part) for part in (online, target, code)))
 
-    def _frames_loss(self, batch: Batch, stage: str) -> Tensor:
-        """The criterion on the frames of all excerpts of all processes."""
-        found = (*self.encoder.encode(*self._entering(batch)), self.codes(stage, batch["row"]))
-        frames, mask, code = (gathered(part) for part in found)
+    def _frames(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Frames (2N, T', D) of augmented excerpts with their mask (2N, T'), and their vectors (N, 2, D)."""
+        frames, mask = self.encoder.encode(*self._entering(batch))
+        return frames, mask, self.pooling(frames, mask).unflatten(0, (-1, 2))
+
+    def _ahead(self, frames: Tensor, mask: Tensor, code: Tensor) -> Tensor:
+        """A criterion on frames."""
         with torch.autocast(frames.device.type, enabled=False):
             return self.criterion.compare(frames.float(), mask, code)
 
@@ -245,13 +249,19 @@ class Contrastive(Task):
         pooled = self.embed(batch)  # (B, D), as they are
         twice = {key: value.repeat_interleave(2, 0) for key, value in batch.items()}
         with self._augmenting(index):
-            twice = self.augmented(twice)
-            online, target = self.views(twice)
-            if self.criterion.frames:
-                cast(Any, self.losses[stage]).update(self._frames_loss(twice, stage), len(batch["row"]))
+            online, target = self._judged(stage, self.augmented(twice))
         found = torch.cat([pooled, online.flatten(1), target.flatten(1), batch["label"].to(pooled)], 1)
         row, start = batch["row"], batch["start"]
         self._seen(stage).update(found, row, torch.zeros_like(row), start, torch.ones_like(start))
+
+    def _judged(self, stage: str, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The views of a batch to evaluate; a criterion on frames is asked at once, on each process by itself."""
+        if not self.criterion.frames:
+            return self.views(batch)
+        frames, mask, vectors = self._frames(batch)
+        value = self._ahead(frames, mask, self.codes(stage, batch["row"]))
+        cast(Any, self.losses[stage]).update(value, len(vectors))
+        return vectors, vectors
 
     def _seen(self, stage: str) -> Vectors:
         return cast(Vectors, self.seen[stage])
