@@ -222,7 +222,10 @@ def test_checkpoints_of_every_task_are_probed(cli, instruments, tmp_path, kind):
         found = done.json("probe.json")
         assert [row["features"] for row in found["rows"]] == ["model", "random", "constant"]
         assert sum(found["split"][split] for split in ("train", "valid", "test")) == 72
-        assert found["rows"][0]["valid"] > found["rows"][-1]["valid"]  # 18 test tracks of 9 classes are few
+        model, blind = found["rows"][0], found["rows"][-1]
+        assert model["valid"] > blind["valid"]
+        if kind is not RAW:  # nine values a vector after two steps are hardly more than chance on 18 test tracks
+            assert model["test"]["accuracy"] > blind["test"]["accuracy"]
 
 
 def test_the_table_fits_narrow_terminals_and_breaks_no_number(capsys, monkeypatch):
