@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import csv
+import zipfile
 
 import pytest
 
+from tonnetz.datasets.assets import Asset
 from tonnetz.datasets.fma import COLUMNS, Fma
 from tonnetz.errors import UserError
 from tonnetz.tracks import table
@@ -81,3 +83,21 @@ def test_mistakes(home):
     path.unlink()
     with pytest.raises(UserError, match=r"no tracks\.csv in it; unpack fma_metadata\.zip there"):
         Fma(home).tracks()
+
+
+def test_download(home, tmp_path, served, monkeypatch):
+    """The tables and the clips of the subset, as archives that hold a folder of their own."""
+    for name in ("fma_metadata", "fma_large"):
+        with zipfile.ZipFile(served.folder / f"{name}.zip", "w") as archive:
+            for path in sorted((home / name).rglob("*.*")):
+                archive.write(path, path.relative_to(home))
+    corpus = Fma(tmp_path / "new", subset="large", download=True, url=served.url)
+    with pytest.raises(UserError, match=r"fma_metadata\.zip: its checksum is .*, not f0df49ff"):
+        corpus.fetch()  # of the published archive
+    assert [list(asset.files) for asset in corpus.wanted()] == [["fma_metadata.zip"], ["fma_large.zip"]]
+    unchecked = [Asset(dict.fromkeys(asset.files), asset.into) for asset in corpus.wanted()]
+    monkeypatch.setattr(Fma, "wanted", lambda self: unchecked)
+    for _ in range(2):
+        corpus.fetch()
+    assert served.asked == ["/fma_metadata.zip", "/fma_metadata.zip", "/fma_large.zip"]
+    assert len(list(corpus.tracks())) == 4

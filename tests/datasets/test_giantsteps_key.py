@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+import shutil
+import zipfile
 from itertools import pairwise
 
 import pytest
 
-from tonnetz.datasets.giantsteps_key import GiantStepsKey, artist_splits
+from tonnetz.datasets import giantsteps_key
+from tonnetz.datasets.giantsteps_key import KEY, MTG, GiantStepsKey, artist_splits
 from tonnetz.errors import UserError
 from tonnetz.metrics.key import KEYS
 from tonnetz.tracks import check_disjoint, table
@@ -117,50 +117,43 @@ def test_missing_audio_is_counted(mtg, keys, tmp_path):
     assert corpus.coverage["missing"] == ["0005061"]
 
 
-def test_download_checks_md5(mtg, keys, tmp_path):
-    served = tmp_path / "served"
-    served.mkdir()
+def test_download_checks_md5(mtg, keys, tmp_path, served, capsys):
     (mtg / "md5").mkdir()
     for song in SONGS:
         path = mtg / f"audio/{song[0]}.LOFI.wav"
         data = path.read_bytes() + song[0].encode()
-        (served / f"{song[0]}.LOFI.mp3").write_bytes(data)
+        (served.folder / f"{song[0]}.LOFI.mp3").write_bytes(data)
         (mtg / f"md5/{song[0]}.LOFI.md5").write_text(hashlib.md5(data).hexdigest() + "\n")
         path.unlink()
     for path in (keys / "audio").iterdir():
-        path.rename(served / path.name.replace(".wav", ".mp3"))  # without checksums
-    asked = []
-    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda self, *_: asked.append(self.path)})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(served)))
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
+        path.rename(served.folder / path.name.replace(".wav", ".mp3"))  # without checksums
     home = tmp_path / "both"
     home.mkdir()
     for path in (mtg, keys):
         path.rename(home / path.name)
-    try:
-        corpus = GiantStepsKey(home, download=True, url=f"http://127.0.0.1:{server.server_port}/")
-        steps = []
-        corpus.fetch(lambda *step: steps.append(step))
-        assert steps[-1] == (6, 6)  # songs without a sure key are not fetched
-        assert sorted(asked) == sorted(f"/{n}.LOFI.mp3" for n in (5061, 37779, 58226, 5881, 1234749, 677299))
+    corpus = GiantStepsKey(home, download=True, url=f"{served.url}/")
+    steps = []
+    corpus.fetch(lambda *step: steps.append(step))
+    assert steps[-1] == (6, 6)  # songs without a sure key are not fetched
+    assert sorted(served.asked) == sorted(f"/{n}.LOFI.mp3" for n in (5061, 37779, 58226, 5881, 1234749, 677299))
+    corpus.fetch()
+    assert len(served.asked) == 6
+    assert len(list(corpus.tracks())) == 6
+    broken = home / mtg.name / "audio/5061.LOFI.mp3"
+    broken.unlink()
+    (served.folder / broken.name).write_bytes(b"another")
+    with pytest.raises(UserError, match=r"5061\.LOFI\.mp3: its checksum is"):
         corpus.fetch()
-        assert len(asked) == 6
-        assert len(list(corpus.tracks())) == 6
-        broken = home / mtg.name / "audio/5061.LOFI.mp3"
-        broken.unlink()
-        (served / "5061.LOFI.mp3").write_bytes(b"another")
-        with pytest.raises(UserError, match=r"5061\.LOFI\.mp3: its checksum is"):
-            corpus.fetch()
-        assert not broken.exists()
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    assert not broken.exists()
+    (served.folder / broken.name).unlink()
+    corpus.fetch()
+    assert "1 of 1 previews are not to be had, the first: http" in capsys.readouterr().out
 
 
 def test_mistakes(mtg, keys, tmp_path):
-    with pytest.raises(UserError, match=r"neither giantsteps-key-dataset .*; clone them there"):
+    with pytest.raises(
+        UserError, match=r"neither giantsteps-key-dataset .*; clone them there, or data\.corpus\.download=true"
+    ):
         GiantStepsKey(tmp_path / "nowhere").tracks()
     (keys / "annotations/key/677299.LOFI.key").write_text("H minor")
     with pytest.raises(UserError, match=r"677299\.LOFI\.key: song 677299: 'H minor': is no key"):
@@ -191,3 +184,22 @@ def test_published_clips(mtg, keys, tmp_path):
     assert clips["id"].to_list() == ["0677299@0", "0677299@30", "0677299@60", "0677299@90"]
     assert set(clips["group"]) == {"0677299"}
     assert all(later - earlier == 30 * 1000 for earlier, later in pairwise(clips["first"]))
+
+
+def test_annotations_and_previews_from_nothing(mtg, keys, tmp_path, served, monkeypatch):
+    """Archives of the annotations as GitHub packs them, then the previews of each dataset from its own address."""
+    for home, name in ((mtg, MTG), (keys, KEY)):
+        shutil.move(home / "audio", served.folder / name / "audio")
+        for path in (served.folder / name / "audio").iterdir():
+            path.rename(path.with_suffix(".mp3"))
+        with zipfile.ZipFile(served.folder / name / "master", "w") as archive:
+            for path in sorted(path for path in home.rglob("*") if path.is_file()):
+                archive.write(path, f"{name}-master/{path.relative_to(home)}")
+        shutil.rmtree(home)
+    monkeypatch.setattr(giantsteps_key, "ANNOTATIONS", served.url + "/{}")
+    monkeypatch.setattr(GiantStepsKey, "home", f"{served.url}/{MTG}/audio")
+    monkeypatch.setattr(GiantStepsKey, "backup", f"{served.url}/{KEY}/audio")
+    corpus = GiantStepsKey(tmp_path / "new", download=True)
+    corpus.fetch()
+    assert len(list(corpus.tracks())) == 6
+    assert (tmp_path / "new" / MTG / f"{MTG}-master/audio/5061.LOFI.mp3").is_file()

@@ -1,16 +1,11 @@
 from __future__ import annotations
 
-import hashlib
-import io
 import tarfile
-import threading
 from collections import Counter
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tonnetz.datasets.assets import Asset
+from tonnetz.datasets.assets import Asset, digest
 from tonnetz.datasets.gtzan import GENRES, Gtzan
 from tonnetz.errors import UserError
 from tonnetz.tracks import split_tracks, table
@@ -86,28 +81,18 @@ def test_mistakes(home, tmp_path):
         Gtzan(tmp_path / "empty").tracks()
 
 
-def test_download(tone, tmp_path, monkeypatch):
+def test_download(tone, tmp_path, served, monkeypatch):
     """The archive comes from a server on this machine, with the checksum of what it holds."""
-    memory = io.BytesIO()
-    with tarfile.open(fileobj=memory, mode="w:gz") as archive:
+    with tarfile.open(served.folder / "genres.tar.gz", "w:gz") as archive:
         archive.add(tone("blues.00029.wav"), "genres/blues/blues.00029.wav")
-    (tmp_path / "served").mkdir()
-    (tmp_path / "served/genres.tar.gz").write_bytes(memory.getvalue())
-    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(tmp_path / "served")))
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        corpus = Gtzan(tmp_path / "root", download=True, url=f"http://127.0.0.1:{server.server_port}")
-        with pytest.raises(UserError, match=r"genres\.tar\.gz: its checksum is .*, not 24347e02"):
-            corpus.fetch()  # of the published archive
-        checksum = hashlib.sha256(memory.getvalue()).hexdigest()
-        monkeypatch.setattr(Gtzan, "assets", (Asset({"genres.tar.gz": checksum}, into="genres"),))
-        corpus.fetch()
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    corpus = Gtzan(tmp_path / "root", download=True, url=served.url)
+    with pytest.raises(UserError, match=r"genres\.tar\.gz: its checksum is .*, not 24347e02"):
+        corpus.fetch()  # of the published archive
+    checksum = digest(served.folder / "genres.tar.gz", 64 * "0")
+    monkeypatch.setattr(Gtzan, "assets", (Asset({"genres.tar.gz": checksum}, into="genres"),))
+    monkeypatch.setattr(Gtzan, "home", served.url)
+    corpus = Gtzan(tmp_path / "root", download=True)
+    corpus.fetch()
     assert table(corpus.tracks())["id"].to_list() == ["blues.00029"]
     with pytest.raises(UserError, match="no such file or folder"):
         Gtzan(tmp_path / "nowhere").fetch()

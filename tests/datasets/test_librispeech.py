@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import tarfile
+
 import pytest
 
+from tonnetz.datasets import librispeech
+from tonnetz.datasets.assets import digest
 from tonnetz.datasets.librispeech import LibriSpeech
 from tonnetz.errors import UserError
 from tonnetz.tracks import check_disjoint, split_tracks, table
@@ -83,3 +87,25 @@ def test_mistakes(home, tone):
         LibriSpeech(home).tracks()
     with pytest.raises(UserError, match="no audio files"):
         LibriSpeech(home / "nowhere").tracks()
+
+
+def test_download(home, tmp_path, served, monkeypatch):
+    """Only parts that are named, and not there yet, wherever they lie."""
+    for part in ("dev-clean", "test-clean"):
+        with tarfile.open(served.folder / f"{part}.tar.gz", "w:gz") as archive:
+            archive.add(home / "LibriSpeech" / part, f"LibriSpeech/{part}")
+    new, parts = tmp_path / "new", ["dev-clean", "test-clean"]
+    (new / "LibriSpeech").mkdir(parents=True)
+    (home / "LibriSpeech/test-clean").rename(new / "LibriSpeech/test-clean")
+    corpus = LibriSpeech(new, parts=parts, download=True, url=served.url)
+    with pytest.raises(UserError, match=r"dev-clean\.tar\.gz: its checksum is .*, not 76f87d09"):
+        corpus.fetch()  # of the published archive
+    monkeypatch.setitem(librispeech.ARCHIVES, "dev-clean", digest(served.folder / "dev-clean.tar.gz", 64 * "0"))
+    for _ in range(2):
+        corpus.fetch()
+    assert served.asked == ["/dev-clean.tar.gz"] * 2
+    assert {row["part"] for row in corpus.tracks()} == set(parts)
+    with pytest.raises(UserError, match=r"data\.corpus\.parts: say which to fetch, of dev-clean"):
+        LibriSpeech(new, download=True).fetch()
+    with pytest.raises(UserError, match=r"no part 'dev-clear' of LibriSpeech; did you mean 'dev-clean'"):
+        LibriSpeech(new, parts=["dev-clear"], download=True).fetch()

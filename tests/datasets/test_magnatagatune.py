@@ -130,8 +130,6 @@ def test_missing_audio_is_counted(home, capsys):
 def test_mistakes(home):
     with pytest.raises(UserError, match="known are pons, clean"):
         MagnaTagATune(home, protocol="12:1:3")
-    with pytest.raises(UserError, match=r"data\.corpus\.url: say which address"):
-        MagnaTagATune(home, download=True)
     with pytest.raises(UserError, match=r"data\.corpus\.url=ftp://x: must begin with"):
         MagnaTagATune(home, url="ftp://x")
     write(home / ANNOTATIONS, ["clip_id", *TAGS, "mp3_path"], [[2, *["0"] * 50, "g/a-0-29.mp3"]])

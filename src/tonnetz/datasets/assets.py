@@ -16,16 +16,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, ClassVar
+from typing import IO, Any, ClassVar
 
 from tonnetz.atomic import replacing
-from tonnetz.datasets.base import Progress
+from tonnetz.datasets.base import Corpus, Progress
 from tonnetz.datasets.listed import Listed
 from tonnetz.errors import UserError
 
 TIMEOUT = 60  # seconds without an answer
 BLOCK = 2**20  # bytes
 ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256"}  # by hexadecimal digits
+
+
+class Absent(UserError):
+    """A server does not have a file, or does not give it away."""
 
 
 @dataclass(frozen=True)
@@ -41,41 +45,41 @@ class Asset:
     into: str | None = None
 
 
-class Downloadable(Listed):
-    """A listed corpus whose files can be fetched from where somebody keeps them.
+class Downloadable(Corpus):
+    """A corpus whose files can be fetched from where its publishers, or others, keep them.
 
     Args:
         root: the folder.
         download: fetch what is not there yet.
-        url: address of the folder that holds the files of the corpus under their published names.
-        missing: ``skip`` or ``fail``, for recordings without a file.
-        split: put every recording into this split.
+        url: address of the folder that holds the files of the corpus under their published names; null = `home`.
+        options: of the corpus.
     """
 
+    home: ClassVar[str]  # where they were when this was written
     assets: ClassVar[tuple[Asset, ...]] = ()
-    free = Listed.free | {"download", "url"}
+    free = Corpus.free | {"download", "url"}
 
-    def __init__(
-        self,
-        root: str | Path,
-        *,
-        download: bool = False,
-        url: str | None = None,
-        missing: str = "skip",
-        split: str | None = None,
-    ) -> None:
-        super().__init__(root, missing=missing, split=split)
+    def __init__(self, root: str | Path, *, download: bool = False, url: str | None = None, **options: Any) -> None:
+        super().__init__(root, **options)
         if url is not None and not url.startswith(("https://", "http://")):
             raise UserError(f"data.corpus.url={url}: must begin with https:// or http://")
-        if download and url is None:
-            raise UserError(f"data.corpus.url: say which address holds the files of {self.name}, or download=false")
         self.download, self.url = download, url
+
+    def wanted(self) -> Sequence[Asset]:
+        """What is fetched. The default are all of `assets`."""
+        return self.assets
 
     def fetch(self, progress: Progress | None = None) -> None:
         """Refuse a missing folder, or download what it lacks; a later call goes on. Raises UserError."""
         if self.download:
-            fetch(str(self.url), self.assets, self.root, progress)
+            fetch(self.url or self.home, self.wanted(), self.root, progress)
         super().fetch(progress)
+
+
+class DownloadableList(Downloadable, Listed):
+    """A listed corpus whose files can be fetched."""
+
+    free = Downloadable.free | Listed.free
 
 
 def fetch(base: str, assets: Sequence[Asset], folder: Path, progress: Progress | None = None) -> None:
@@ -96,7 +100,8 @@ def fetch(base: str, assets: Sequence[Asset], folder: Path, progress: Progress |
 def download(url: str, target: Path, checksum: str | None = None, progress: Progress | None = None) -> Path:
     """Return `target`, fetched from `url` when it is not there; bytes of a broken download are kept and continued.
 
-    Raises UserError when the address does not answer, the connection breaks off, or the checksum is another.
+    Raises Absent when the server answers that it has no such file, UserError when the address does not answer, the
+    connection breaks off, or the checksum is another.
     """
     if target.is_file():
         return target
@@ -105,7 +110,7 @@ def download(url: str, target: Path, checksum: str | None = None, progress: Prog
     try:
         _receive(url, part, progress)
     except urllib.error.HTTPError as error:
-        raise UserError(f"{url}: {error.code} {error.reason}; check data.corpus.url, or put {target} there") from None
+        raise Absent(f"{url}: {error.code} {error.reason}; check data.corpus.url, or put {target} there") from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         done = f"broke off ({reason}); run the same command to go on" if part.is_file() else f"not reachable ({reason})"

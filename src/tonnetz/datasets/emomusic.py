@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tonnetz.datasets.assets import Asset, Downloadable
+from tonnetz.datasets.assets import Asset, DownloadableList
 from tonnetz.datasets.files import find_table, stream_csv
 from tonnetz.errors import UserError
 
@@ -18,7 +18,7 @@ TARGETS = ("arousal", "valence")
 TRAIN, VALID = 8, 2  # shares of artists
 
 
-class Emomusic(Downloadable):
+class Emomusic(DownloadableList):
     """``songs_info.csv``, ``static_annotations.csv`` and the excerpts NUMBER.mp3, each in any sub-folder; no labels.
 
     Columns arousal and valence are mean ratings, less their mean over the development set and divided by its
@@ -29,12 +29,13 @@ class Emomusic(Downloadable):
     Args:
         root: the folder.
         download: fetch the two archives when they are not there yet.
-        url: address of the folder that holds clips_45sec.tar.gz and annotations.tar.gz.
+        url: address of the folder that holds clips_45sec.tar.gz and annotations.tar.gz; null = `home`.
         missing: ``skip`` or ``fail``, for songs without a file.
         split: put every song into this split.
     """
 
     name = "emomusic"
+    home = "http://cvml.unige.ch/databases/emoMusic"
     assets = (
         Asset(
             {"annotations.tar.gz": "e0cb0b06e1b0ce7f04b1572fc410937699b7fad9dae67ddaa745f06cda4b0b33"},

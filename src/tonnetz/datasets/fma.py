@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tonnetz.datasets.assets import Asset, DownloadableList
 from tonnetz.datasets.files import find_table, split_names, stream_csv
-from tonnetz.datasets.listed import Listed
 from tonnetz.errors import UserError
 
 TABLE, GENRES = "tracks.csv", "genres.csv"
-SUBSETS = ("small", "medium", "large")  # each holds the ones before
+SUBSETS = {  # each holds the ones before; SHA-1 of its archive
+    "small": "ade154f733639d52e35e32f5593efe5be76c6d70",
+    "medium": "c67b69ea232021025fca9231fc1c7c1a063ab50b",
+    "large": "497109f4dd721066b5ce5e5f250ec604dc78939e",
+}
 LABELS = ("top", "all")
 COLUMNS = (
     *(("set", "split"), ("set", "subset"), ("track", "genre_top"), ("track", "genres_all"), ("track", "title")),
@@ -21,7 +25,7 @@ COLUMNS = (
 REMEDY = "unpack fma_metadata.zip there"
 
 
-class Fma(Listed):
+class Fma(DownloadableList):
     """``tracks.csv`` of fma_metadata and the clips of fma_small, fma_medium, fma_large or fma_full, in any sub-folder.
 
     The official split. Columns artist, album and title.
@@ -30,11 +34,14 @@ class Fma(Listed):
         root: the folder.
         subset: ``small`` (8 genres, balanced), ``medium`` (16 genres) or ``large``: tracks of it, and of smaller ones.
         label: ``top``: the one genre, unlabelled where there is none; ``all``: all of them, by genres.csv.
+        download: fetch fma_metadata (342 MiB) and clips of the subset (7, 22 or 93 GiB) that are not there yet.
+        url: address of the folder that holds fma_metadata.zip and fma_small.zip, ...; null = `home`.
         missing: ``skip`` or ``fail``, for tracks without a file.
         split: put every track into this split.
     """
 
     name = "fma"
+    home = "https://os.unil.cloud.switch.ch/fma"
 
     def __init__(
         self,
@@ -42,14 +49,22 @@ class Fma(Listed):
         *,
         subset: str = "small",
         label: str = "top",
+        download: bool = False,
+        url: str | None = None,
         missing: str = "skip",
         split: str | None = None,
     ) -> None:
-        super().__init__(root, missing=missing, split=split)
+        super().__init__(root, download=download, url=url, missing=missing, split=split)
         if subset not in SUBSETS or label not in LABELS:
             known = f"known are {', '.join(SUBSETS)}, and {', '.join(LABELS)}"
             raise UserError(f"data.corpus.subset={subset} data.corpus.label={label}: {known}")
         self.subset, self.label = subset, label
+
+    def wanted(self) -> Sequence[Asset]:
+        """The tables, and the clips of the subset."""
+        metadata = Asset({"fma_metadata.zip": "f0df49ffe5f2a6008d7dc83c6915b31835dfe733"}, into="fma_metadata")
+        clips = f"fma_{self.subset}"
+        return metadata, Asset({f"{clips}.zip": SUBSETS[self.subset]}, into=clips)
 
     @property
     def multilabel(self) -> bool:  # type: ignore[override]
@@ -60,9 +75,9 @@ class Fma(Listed):
         """Yield one row a track of the subset. Raises UserError for a missing table, or one that is not that of FMA."""
         path = find_table(self.root, TABLE, REMEDY)
         titles = self._titles() if self.multilabel else {}
-        wanted = SUBSETS[: SUBSETS.index(self.subset) + 1]
+        subsets = list(SUBSETS)[: list(SUBSETS).index(self.subset) + 1]
         for line, number, cells in _read(path):
-            if cells["set", "subset"] not in wanted:
+            if cells["set", "subset"] not in subsets:
                 continue
             splits = split_names([cells["set", "split"]])
             if splits is None:

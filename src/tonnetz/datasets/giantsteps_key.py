@@ -7,16 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tonnetz.datasets.assets import Downloadable, download
+from tonnetz.datasets.assets import Absent, Asset, DownloadableList, download, fetch
 from tonnetz.datasets.base import Progress
 from tonnetz.datasets.files import stream_csv
 from tonnetz.errors import UserError
 from tonnetz.metrics.key import KEYS, parse_key
 
 TRAIN, VALID = 100, 16  # of the 116 shares of artists
+KEY, MTG = "giantsteps-key-dataset", "giantsteps-mtg-key-dataset"
+ANNOTATIONS = "https://codeload.github.com/GiantSteps/{}/zip/refs/heads"  # as archives
 
 
-class GiantStepsKey(Downloadable):
+class GiantStepsKey(DownloadableList):
     """The unpacked ``giantsteps-key-dataset`` and ``giantsteps-mtg-key-dataset``, or one, with their previews.
 
     Labels are 24 keys, C to B major and C to B minor, with flats; columns tonic and mode, group (the song), artist,
@@ -26,29 +28,42 @@ class GiantStepsKey(Downloadable):
 
     Args:
         root: the folder that holds them.
-        download: fetch previews that are not there yet, and check them against the folder md5.
-        url: address of the folder that holds ID.LOFI.mp3.
+        download: fetch the annotations, where neither dataset is there, and previews that are not there yet, which are
+            checked against the folder md5.
+        url: address of the folder that holds ID.LOFI.mp3; null = `home` for the MTG dataset, `backup` for the other.
         missing: ``skip`` or ``fail``, for songs without a file.
         split: put every song into this split.
     """
 
     name = "giantsteps_key"
+    home = "https://www.cp.jku.at/datasets/giantsteps/mtg_key_backup"
+    backup = "https://www.cp.jku.at/datasets/giantsteps/backup"
 
     def fetch(self, progress: Progress | None = None) -> None:
-        """Refuse a missing folder, or download the previews that it lacks. Raises UserError."""
-        if self.download:
-            homes = {row["id"]: row["home"] for row in self._songs()}
-            here = {path.name for path in self.audio_files()} if self.root.is_dir() else set()
-            todo = [number for number in homes if f"{int(number)}.LOFI.mp3" not in here]
-            for done, number in enumerate(todo, 1):
-                name = f"{int(number)}.LOFI"
-                digits = homes[number] / "md5" / f"{name}.md5"
-                checksum = digits.read_text().split()[0] if digits.is_file() else None
-                download(f"{str(self.url).rstrip('/')}/{name}.mp3", homes[number] / "audio" / f"{name}.mp3", checksum)
-                if progress:
-                    progress(done, len(todo))
-        else:
+        """Refuse a missing folder, or download what it lacks. Raises UserError."""
+        if not self.download:
             super().fetch(progress)
+            return
+        if not self._homes():
+            for name in (KEY, MTG):
+                fetch(ANNOTATIONS.format(name), [Asset({"master": None}, into=name)], self.root)
+        here = {path.name for path in self.audio_files()}
+        todo = [row for row in self._songs() if f"{row['audio']}.mp3" not in here]
+        lost: dict[str, str] = {}
+        for done, row in enumerate(todo, 1):
+            base = self.url or (self.backup if row["split"] == "test" else self.home)
+            digits = row["home"] / "md5" / f"{row['audio']}.md5"
+            checksum = digits.read_text().split()[0] if digits.is_file() else None
+            name = f"{row['audio']}.mp3"
+            try:
+                download(f"{base.rstrip('/')}/{name}", row["home"] / "audio" / name, checksum)
+            except Absent as error:  # of this one alone
+                lost[name] = str(error)
+            if progress:
+                progress(done, len(todo))
+        if lost:
+            first = next(iter(lost.values()))
+            print(f"{self.name}: {len(lost)} of {len(todo)} previews are not to be had, the first: {first}")
 
     def listed(self) -> Iterator[dict[str, Any]]:
         """Yield one row a song. Raises UserError when neither dataset is there, or an annotation is no key."""
@@ -57,19 +72,28 @@ class GiantStepsKey(Downloadable):
             yield row
 
     def _songs(self) -> Iterator[dict[str, Any]]:
-        homes = [self.root, *sorted(path for path in self.root.glob("*") if path.is_dir())]
+        homes = self._homes()
         mtg = [home for home in homes if (home / "annotations/annotations.txt").is_file()]
-        test = [home for home in homes if home not in mtg and any((home / "annotations/key").glob("*.key"))]
-        if not mtg and not test:
+        test = [home for home in homes if home not in mtg]
+        if not homes:
             raise UserError(
-                f"{self.root}: neither giantsteps-key-dataset (annotations/key/*.key) nor giantsteps-mtg-key-dataset "
-                "(annotations/annotations.txt) in it; clone them there"
+                f"{self.root}: neither {KEY} (annotations/key/*.key) nor {MTG} (annotations/annotations.txt) in it; "
+                "clone them there, or data.corpus.download=true"
             )
         for home in mtg[:1]:
             yield from _mtg(home)
         for home in test[:1]:
             for path in sorted((home / "annotations/key").glob("*.key")):
                 yield {**_song(home, path.name.split(".")[0], path.read_text().strip(), str(path)), "split": "test"}
+
+    def _homes(self) -> list[Path]:
+        """The folders that hold a dataset: the root, or some up to two below it (an archive has one of its own)."""
+        folders = [self.root, *sorted(self.root.glob("*")), *sorted(self.root.glob("*/*"))]
+        return [
+            home
+            for home in folders
+            if (home / "annotations/annotations.txt").is_file() or any((home / "annotations/key").glob("*.key"))
+        ]
 
 
 def _mtg(home: Path) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
-from tonnetz.datasets.assets import Asset, Downloadable
+from tonnetz.datasets.assets import Asset, DownloadableList
 from tonnetz.errors import UserError
 from tonnetz.tracks import SPLITS
 
@@ -14,7 +14,7 @@ GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "
 FILTERED = "fault_filtered"
 
 
-class Gtzan(Downloadable):
+class Gtzan(DownloadableList):
     """Clips named ``GENRE.NNNNN`` (wav, au, ...) in any sub-folder; the label is the genre.
 
     Args:
@@ -23,12 +23,13 @@ class Gtzan(Downloadable):
             and 290 test, that come with torchaudio; or a folder with train*.txt, valid*.txt and test*.txt, a clip a
             line; or null: all clips, with data.valid and data.test taken from them.
         download: fetch the archive, 1.2 GB, when it is not there yet.
-        url: address of the folder that holds genres.tar.gz.
+        url: address of the folder that holds genres.tar.gz; null = `home`.
         missing: ``skip`` or ``fail``, for listed clips without a file.
         split: put every clip into this split.
     """
 
     name = "gtzan"
+    home = "https://huggingface.co/datasets/marsyas/gtzan/resolve/main/data"
     assets = (
         Asset(
             {"genres.tar.gz": "24347e0223d2ba798e0a558c4c172d9d4a19c00bb7963fe055d183dadb4ef2c6"},

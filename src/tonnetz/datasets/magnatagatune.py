@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tonnetz.datasets.assets import Asset, Downloadable
+from tonnetz.datasets.assets import Asset, DownloadableList
 from tonnetz.datasets.files import find_table, stream_csv
 from tonnetz.errors import UserError
 
@@ -25,7 +25,7 @@ SPLITS = {**dict.fromkeys("0123456789ab", "train"), "c": "valid", **dict.fromkey
 SEGMENT = re.compile(r"-\d+-\d+$")  # seconds of the clip within its recording, at the end of a file's name
 
 
-class MagnaTagATune(Downloadable):
+class MagnaTagATune(DownloadableList):
     """``annotations_final.csv``, ``clip_info_final.csv`` and the clips, in any sub-folder and any format.
 
     Labels are the 50 most frequent tags, without merging synonyms. The folder that a clip is published in (0 to f)
@@ -37,13 +37,14 @@ class MagnaTagATune(Downloadable):
         protocol: ``pons`` has all clips: 18,706 train, 1,825 valid and 5,329 test, three broken files left out;
             ``clean`` leaves out those without any of the tags: 15,247, 1,529 and 4,332. Their results do not compare.
         download: fetch what is not there yet: five files, 3 GB.
-        url: address of the folder that holds them under their published names.
+        url: address of the folder that holds them under their published names; null = `home`.
         missing: ``skip`` or ``fail``, for clips without a file.
         split: put every clip into this split.
     """
 
     name = "magnatagatune"
     multilabel = True
+    home = "https://mirg.city.ac.uk/datasets/magnatagatune"
     assets = (
         Asset({ANNOTATIONS: "99b94e95825d4fa576386a5367b9c96e0ec636e9f9c240aceb492f4728f68c3c"}),
         Asset({CLIPS: "cb6108a10d3a91f0bfd7d2fbec2382559d15f20c8d28093f14e12162a47a3e78"}),
