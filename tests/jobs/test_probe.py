@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 import pytest
+import soundfile
 from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
@@ -95,6 +96,76 @@ def test_taps_columns_fractions_and_deformations(cli, trained, corpus):
     assert sum(models[-1]["taps"]) == pytest.approx(1)
     assert all("noise_0db" in row["deformed"] for row in models)
     assert result["rows"][0]["examples"] < models[0]["examples"]
+
+
+def test_the_winner_answers_for_other_recordings(cli, trained, corpus, tmp_path):
+    """Of the tracks that it was tested on it says what the test scored, and the same of their sound elsewhere."""
+    words = ["job.baselines=[]", "job.seeds=1", "job.train=all", "job.aggregate=prob", "job.fractions=[0.5,1.0]"]
+    done = cli(*FAST, trained, *words, run="probe")
+    assert done.status == 0, done.err
+    result = done.json("probe.json")
+    applied = cli("job=probe", f"job.apply={done.folder}", run="applied")
+    assert applied.status == 0, applied.err
+    said = pl.read_csv(applied.folder / "predictions.csv")
+    names = result["goal"]["names"]
+    chances = said.select(names).to_numpy()
+    assert chances.sum(1) == pytest.approx(1, abs=1e-5)
+    assert said["labels"].to_list() == [names[k] for k in chances.argmax(1)]
+    assert said.height == 30
+    size = result["split"]["test"]
+    right = [Path(path).parent.name == label for path, label in said.select("path", "labels")[-size:].iter_rows()]
+    assert np.mean(right) == pytest.approx(result["rows"][-1]["test"]["accuracy"])
+    for kind in ("buzz", "noise"):
+        (tmp_path / "new" / kind).mkdir(parents=True)
+        (tmp_path / "new" / kind / "1.wav").write_bytes((corpus / kind / "0.wav").read_bytes())
+    other = cli("job=probe", f"job.apply={done.folder}", "data=folder", f"data.root={tmp_path / 'new'}", run="other")
+    assert other.status == 0, other.err
+    lines = [json.loads(line) for line in (other.folder / "predictions.jsonl").read_text().splitlines()]
+    assert len(lines) == 2
+    before = dict(said.select("path", "buzz").iter_rows())
+    for line in lines:
+        kind = Path(line["path"]).parent.name
+        assert line["probabilities"]["buzz"] == pytest.approx(before[str(corpus / kind / "0.wav")], abs=1e-3)
+
+
+@pytest.mark.parametrize("join", ["concat", "sum"])
+def test_numbers_are_said_in_their_own_unit(cli, trained, corpus, join):
+    words = [
+        "job.taps=all",
+        f"job.join={join}",
+        "job.baselines=[]",
+        "job.seeds=1",
+        "job.target=duration",
+        "job.slice=0.4",
+    ]
+    done = cli(*FAST, trained, *words, run="probe")
+    assert done.status == 0, done.err
+    result = done.json("probe.json")
+    applied = cli("job=probe", f"job.apply={done.folder}", run="applied")
+    assert applied.status == 0, applied.err
+    said = pl.read_csv(applied.folder / "predictions.csv")[-result["split"]["test"] :]
+    truth = np.array([soundfile.info(path).duration for path in said["path"]])
+    guess = said["predicted_duration"].to_numpy()
+    score = 1 - ((truth - guess) ** 2).sum() / ((truth - truth.mean()) ** 2).sum()
+    assert score == pytest.approx(result["rows"][0]["test"]["r2"], abs=1e-4)
+
+
+def test_only_the_probed_checkpoint_is_used_again(cli, trained, fit, corpus, tmp_path):
+    empty = cli("job=probe", f"job.apply={tmp_path}", run="empty")
+    assert empty.status == 2
+    assert "has no probe.json; give the folder of a finished run" in empty.err
+    done = cli(*FAST, trained, "job.baselines=[]", "job.seeds=1", run="probe")
+    assert done.status == 0, done.err
+    other = fit("seed=5", "trainer.max_epochs=1", "job.test=false", run="other")
+    again = cli("job=probe", f"job.apply={done.folder}", f"ckpt={other.folder / 'checkpoints/best.ckpt'}", run="again")
+    assert again.status == 2
+    assert "is not the encoder that" in again.err
+    facts = done.json("probe.json")
+    facts["rows"] = [{**row, "of": []} for row in facts["rows"]]
+    (done.folder / "probe.json").write_text(json.dumps(facts))
+    files = cli("job=probe", f"job.apply={done.folder}", run="files")
+    assert files.status == 2
+    assert "no probe of a checkpoint that can be used again" in files.err
 
 
 def test_files_of_features_need_no_checkpoint(cli, trained, corpus, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tonnetz.metrics.key import KEYS
+from tonnetz.metrics.key import KEYS, key_score_macro
 from tonnetz.probing import Goal, Protocol, expand
 from tonnetz.probing.features import Features
 from tonnetz.probing.search import Settings, search
@@ -42,10 +42,26 @@ def test_constants_on_the_published_labels(published, name, accuracy, score, sym
     assert len(published) == 604
     found = GOAL.metrics(always(name, 604), published)
     expected = {"accuracy": accuracy, "key_score": score, "key_score_symmetric": symmetric}
+    expected["key_score_macro"] = (1 + 0.5 + 0.3 + 0.2) / 24  # of the one key, of those that it is near to
     assert found == pytest.approx(expected, abs=5e-5)
     guess = NAMES[KEYS.index(name)]
     loop = np.mean([mir_eval.key.weighted_score(NAMES[truth], guess) for truth in published.tolist()])
     assert found["key_score"] == pytest.approx(loop)
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["one target", "a target for each"])
+def test_every_key_counts_alike(each):
+    """The mean of mir_eval's scores for each true key, over the keys that occur; unknown ones do not count."""
+    g = torch.Generator().manual_seed(0)
+    truth = torch.randint(-1, 20, (3, 150) if each else (150,), generator=g)
+    score = torch.randn(3, 24, 150, generator=g)
+    found = key_score_macro(score, truth)
+    for c in range(3):
+        by_key = collections.defaultdict(list)
+        for key, guess in zip((truth[c] if each else truth).tolist(), score[c].argmax(0).tolist(), strict=True):
+            if key >= 0:
+                by_key[key].append(mir_eval.key.weighted_score(NAMES[key], NAMES[guess]))
+        assert found[c].item() == pytest.approx(np.mean([np.mean(one) for one in by_key.values()]))
 
 
 def test_no_constant_scores_more_than_c_minor(published):

@@ -14,9 +14,8 @@ from tonnetz.audio import read_prepared
 from tonnetz.build import Experiment, build_data, build_task, connect
 from tonnetz.embedding import plan_of
 from tonnetz.errors import UserError
-from tonnetz.jobs.probe import within
 from tonnetz.paths import config_folder
-from tonnetz.probing.features import extract, handcrafted
+from tonnetz.probing.features import extract, handcrafted, plan_within
 from tonnetz.probing.slices import Slices
 
 DEVICE = torch.device("cpu")
@@ -104,8 +103,8 @@ def test_a_slice_is_the_mean_of_its_windows(experiment, source, tail):
 def test_windows_stay_within_slices(experiment):
     experiment = experiment("audio")
     plan = plan_of(experiment, window=0.9, hop=0.3)
-    assert (within(plan, None), within(plan, Slices(2.0))) == (plan, plan)
-    short = within(plan, Slices(0.2))
+    assert [plan_within(experiment, 0.9, 0.3, slices) for slices in (None, Slices(2.0))] == [plan, plan]
+    short = plan_within(experiment, 0.9, 0.3, Slices(0.2))
     assert (short.span, short.hop) == (0.2, 0.2)
     frames = {"test": experiment.data.split("test")}
     found = extract(experiment, frames, ["embedding"], short, "overlap", DEVICE, slices=Slices(0.2))["embedding"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ def run(cfg: DictConfig, run: Run) -> None:
     if not hasattr(experiment.task, "probabilities"):
         raise UserError(f"job=predict: {type(experiment.task).__name__} gives no class probabilities; try job=embed")
     found, errors = predict(experiment, paths, choose_device(cfg.trainer.accelerator))
-    write_predictions(run.folder, found, experiment, cfg.job.timeline)
-    _print(found)
+    write_predictions(run.folder, found, experiment.task.spec.classes, cfg.job.timeline)
+    show(found)
     print(f"{len(found)} of {len(paths)} files labelled: {run.folder / 'predictions.jsonl'}")
     run.facts["files"] = {"labelled": len(found), "bad": len(errors)}
     report_bad(errors, run.folder, experiment.cfg.data.on_error, len(found))
@@ -91,9 +92,8 @@ def predict(
     return found, errors
 
 
-def write_predictions(folder: Path, found: list[dict[str, Any]], experiment: Experiment, timeline: bool) -> None:
+def write_predictions(folder: Path, found: list[dict[str, Any]], classes: Sequence[str], timeline: bool) -> None:
     """JSON Lines with everything, CSV with one row a file, CSV with one row a window."""
-    classes = experiment.task.spec.classes
     with (
         replacing(folder / "predictions.jsonl") as one,
         replacing(folder / "predictions.csv") as two,
@@ -132,7 +132,8 @@ def write_predictions(folder: Path, found: list[dict[str, Any]], experiment: Exp
                     )
 
 
-def _print(found: list[dict[str, Any]], most: int = 30) -> None:
+def show(found: list[dict[str, Any]], most: int = 30) -> None:
+    """Print labels and the three most likely classes of the first files."""
     for item in found[:most]:
         top = ", ".join(f"{name} {p:.2f}" for name, p in list(item["probabilities"].items())[:3])
         print(f"{item['path']}: {', '.join(item['labels']) or '(none)'}  [{top}]")

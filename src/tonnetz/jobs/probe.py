@@ -17,17 +17,17 @@ from torch import Tensor
 from tonnetz import figures
 from tonnetz.atomic import replacing
 from tonnetz.build import Experiment, build_data, build_task, connect, plain, restore
-from tonnetz.data.plan import Plan
 from tonnetz.device import choose_device
-from tonnetz.embedding import model_fingerprint, plan_of
+from tonnetz.embedding import model_fingerprint
 from tonnetz.errors import UserError, suggest
 from tonnetz.jobs.prepare import summary
 from tonnetz.learned import seen
 from tonnetz.manifest import Run, write_csv, write_json
 from tonnetz.paths import config_folder
+from tonnetz.probing.apply import apply
 from tonnetz.probing.baselines import BASELINES, absent, subjects
 from tonnetz.probing.deform import deformation
-from tonnetz.probing.features import EMBEDDING, Features, concatenated, extract, handcrafted, summable
+from tonnetz.probing.features import EMBEDDING, Features, concatenated, extract, handcrafted, plan_within, summable
 from tonnetz.probing.folder import Lost, read_folder
 from tonnetz.probing.goal import Goal
 from tonnetz.probing.grid import Probe, Protocol, expand
@@ -56,6 +56,9 @@ def run(cfg: DictConfig, run: Run) -> float | None:
         return None
     if cfg.job.bench is not None:
         return measure(cfg, run, probes, protocol, device)
+    if cfg.job.apply is not None:
+        apply(cfg, run, device)
+        return None
     subject, data, given, lost = find_subject(cfg, run.folder)
     frames = {split: data.split(split) for split in SPLITS}
     target = cfg.job.target if isinstance(cfg.job.target, str) else list(cfg.job.target)
@@ -87,6 +90,7 @@ def run(cfg: DictConfig, run: Run) -> float | None:
     facts: dict[str, Any] = {"preset": cfg.job.preset, "protocol": asdict(protocol), "axes": preset["axes"]}
     facts |= {"settings": asdict(settings), "target": target, "goal": asdict(goal), "seed": cfg.seed}
     facts |= {"checkpoint": str(cfg.ckpt) if subject else None, "data": summary(data), "tail": cfg.job.tail}
+    facts |= {"window": cfg.job.window, "hop": cfg.job.hop}
     facts["slices"] = asdict(preset["slices"]) if preset["slices"] else None
     facts["model"] = model_fingerprint(subject.task) if subject else None
     facts["pretraining"] = known
@@ -282,12 +286,6 @@ def taps_of(subject: Experiment, chosen: Any) -> list[str]:
     return [chosen] if isinstance(chosen, str) else list(chosen)
 
 
-def within(plan: Plan, slices: Slices | None) -> Plan:
-    """A plan whose windows are no longer than a slice."""
-    span = min(plan.span, slices.seconds) if slices else plan.span
-    return replace(plan, seconds=span, window=None, hop=min(plan.hop or span, span)) if span < plan.span else plan
-
-
 def encoder_features(
     job: DictConfig,
     subject: Experiment,
@@ -301,7 +299,7 @@ def encoder_features(
         raise UserError(f"job.join={job.join}: known are {', '.join(JOINS)}")
     taps = taps_of(subject, preset["taps"])
     slices = preset["slices"]
-    plan = within(plan_of(subject, job.window, job.hop), slices)
+    plan = plan_within(subject, job.window, job.hop, slices)
     plain = extract(subject, frames, taps, plan, job.tail, device, name, slices=slices)
     test = {"test": frames["test"]}
     changed = {

@@ -56,3 +56,12 @@ def key_score(score: Tensor, target: Tensor, symmetric: bool = False) -> Tensor:
     known = target >= 0
     value = key_table(symmetric).to(score.device)[target.clamp(min=0), score.argmax(-2)]  # (C, N)
     return (value * known).sum(-1) / known.sum(-1)
+
+
+def key_score_macro(score: Tensor, target: Tensor) -> Tensor:
+    """The same (C,), as the mean over the true keys that occur, each of which counts alike."""
+    known = target >= 0
+    value = key_table().to(score.device)[target.clamp(min=0), score.argmax(-2)]  # (C, N)
+    each = torch.nn.functional.one_hot(target.clamp(min=0), len(KEYS)).double() * known[..., None]  # (..., N, 24)
+    total = (value[:, None] @ each)[:, 0]  # (C, 24)
+    return (total / each.sum(-2)).nanmean(-1)

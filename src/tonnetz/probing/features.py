@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tonnetz.audio import read_prepared
 from tonnetz.build import Experiment
 from tonnetz.data.excerpts import Loader, Windows
 from tonnetz.data.plan import Chunks, Plan, evaluation_starts
-from tonnetz.embedding import model_fingerprint
+from tonnetz.embedding import model_fingerprint, plan_of
 from tonnetz.errors import UserError
 from tonnetz.frontend import fingerprint as frontend_fingerprint
 from tonnetz.probing.deform import VERSION, Deform
@@ -42,6 +42,7 @@ class Features:
         row: the track of each, its place in the split's table (M,), ascending.
         mark: identifies how they were made.
         taps: so many of one width side by side, of which every probe learns a weighted sum.
+        of: names of the taps that they were made of; none of features that no encoder made here.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Features:
     row: dict[str, Tensor]
     mark: str
     taps: int = 1
+    of: tuple[str, ...] = ()
 
 
 def mark_of(**facts: Any) -> str:
@@ -116,8 +118,15 @@ def extract(
     for tap in taps:
         title = name if tap == EMBEDDING else f"{name} {tap}"
         x = {split: values[tap] for split, values in found.items()}
-        result[tap] = Features(title, x, rows, mark_of(parts=marks, tap=tap))
+        result[tap] = Features(title, x, rows, mark_of(parts=marks, tap=tap), of=(tap,))
     return result
+
+
+def plan_within(experiment: Experiment, window: float | None, hop: float | None, slices: Slices | None) -> Plan:
+    """The plan of the evaluation windows, with another window or hop when given; none is longer than a slice."""
+    plan = plan_of(experiment, window, hop)
+    span = min(plan.span, slices.seconds) if slices else plan.span
+    return replace(plan, seconds=span, window=None, hop=min(plan.hop or span, span)) if span < plan.span else plan
 
 
 def ungrouped(plan: Plan) -> Plan:
@@ -233,7 +242,7 @@ def tap_means(task: Any, batch: dict[str, Tensor], taps: Sequence[str]) -> dict[
 def concatenated(parts: Sequence[Features], name: str) -> Features:
     """Several features of the same windows side by side."""
     x = {split: torch.cat([part.x[split] for part in parts], 1) for split in parts[0].x}
-    return Features(name, x, parts[0].row, mark_of(parts=[part.mark for part in parts]))
+    return Features(name, x, parts[0].row, mark_of(parts=[part.mark for part in parts]), of=_taps(parts))
 
 
 def summable(parts: Sequence[Features], name: str) -> Features:
@@ -243,7 +252,11 @@ def summable(parts: Sequence[Features], name: str) -> Features:
     """
     wide = max(next(iter(part.x.values())).shape[1] for part in parts)
     x = {split: torch.cat([widened(part.x[split], wide) for part in parts], 1) for split in parts[0].x}
-    return Features(name, x, parts[0].row, mark_of(sum=[part.mark for part in parts]), len(parts))
+    return Features(name, x, parts[0].row, mark_of(sum=[part.mark for part in parts]), len(parts), _taps(parts))
+
+
+def _taps(parts: Sequence[Features]) -> tuple[str, ...]:
+    return tuple(tap for part in parts for tap in part.of)
 
 
 def widened(x: Tensor, wide: int) -> Tensor:

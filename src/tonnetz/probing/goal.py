@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from tonnetz.errors import UserError, suggest
 from tonnetz.metrics import stacked
-from tonnetz.metrics.key import key_score
+from tonnetz.metrics.key import key_score, key_score_macro
 
 KINDS = ("multilabel", "classes", "key", "number")
 RULES = ("embedding", "logit", "prob", "max", "vote")
@@ -26,6 +26,7 @@ METRICS: dict[str, dict[str, Metric]] = {  # the first of each chooses
     "key": {
         "key_score": key_score,
         "key_score_symmetric": lambda score, target: key_score(score, target, symmetric=True),
+        "key_score_macro": key_score_macro,
         "accuracy": stacked.accuracy,
     },
     "number": {"r2": lambda score, target: stacked.r2(score, target).nanmean(-1)},
@@ -42,11 +43,13 @@ class Goal:
         kind: multilabel, classes, key or number.
         names: of the K outputs.
         monitor: the metric that chooses; null takes the first of the kind.
+        scale: of each number, mean and deviation of the training tracks, which its targets are scaled by.
     """
 
     kind: str
     names: tuple[str, ...]
     monitor: str = ""
+    scale: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -124,3 +127,12 @@ class Goal:
         elif rule == "prob" and self.kind != "number":
             z = z.sigmoid() if self.kind == "multilabel" else z.softmax(-2)
         return empty.index_add_(-1, unit, z) / unit.bincount(minlength=units)
+
+    def answers(self, score: Tensor, rule: str) -> Tensor:
+        """What scores (K, N), joined by a rule, say: chances of the classes, or numbers as they were before scaling."""
+        if self.kind == "number":
+            mean, std = torch.tensor(self.scale, dtype=score.dtype).T[..., None]  # (K, 1) each
+            return score * std + mean
+        if rule in ("prob", "vote"):
+            return score
+        return score.sigmoid() if self.kind == "multilabel" else score.softmax(0)

@@ -126,22 +126,27 @@ def search(
     facts |= {"examples": _digest(train), "judged": _digest(valid), "first": settings.seed}
     data = train.to(device), valid.to(device)
 
-    def run(some: Sequence[Probe], seed: int) -> tuple[dict[str, Any], Fitted]:
+    def run(some: Sequence[Probe], seed: int) -> Path:
         path = folder / f"{mark_of(**facts, probes=[p.id for p in some], seed=seed)}.safetensors"
-        return _kept(path, some, lambda: fit(some, goal, *data, protocol, seed, settings.rules, advance, features.taps))
+        if not path.exists():
+            write_kept(path, fit(some, goal, *data, protocol, seed, settings.rules, advance, features.taps))
+        return path
 
     found = []
     for group in groups(probes):
-        table, best = run([probes[i] for i in group], settings.seed)
-        found += [(i, row, best) for i, row in zip(group, table["rows"], strict=True)]
+        path = run([probes[i] for i in group], settings.seed)
+        found += [(i, row, path) for i, row in zip(group, read_kept(path)[0], strict=True)]
     found.sort(key=lambda one: one[0])
-    number, row, best = max(found, key=lambda one: (one[1]["score"], -one[0]))
+    number, row, path = max(found, key=lambda one: (one[1]["score"], -one[0]))
+    best = read_kept(path)[1]
     if row["score"] == float("-inf"):
         raise UserError(f"{features.name}: no configuration gave a finite score; lower job.axes.lr")
     result: dict[str, Any] = {
         "features": features.name,
         "dimensions": train.x.shape[1] // features.taps,
         "mark": features.mark,
+        "of": list(features.of),
+        "weights": path.name,
     }
     result |= {"winner": row, "valid": row["score"], "configurations": [one[1] for one in found]}
     rule = settings.rules[row["rule"]]
@@ -151,7 +156,7 @@ def search(
     result |= _judge(features, goal, values, units, settings, best, rule)
     again = [result["test"][goal.monitor]]
     for seed in range(settings.seed + 1, settings.seed + settings.seeds):
-        _, other = run([probes[number]], seed)
+        other = read_kept(run([probes[number]], seed))[1]
         again.append(
             _judge(features, goal, values, units, replace(settings, draws=0), other, rule)["test"][goal.monitor]
         )
@@ -194,29 +199,33 @@ def judged(goal: Goal, score: Tensor, target: Tensor, settings: Settings) -> dic
     return found
 
 
-def _kept(path: Path, probes: Sequence[Probe], make: Callable[[], Fitted]) -> tuple[dict[str, Any], Fitted]:
-    """What a group gave, and its best probe alone; from the file if it is there."""
-    from safetensors import safe_open
+def write_kept(path: Path, fitted: Fitted) -> None:
+    """Write what a group gave, and the weights of its best probe alone."""
     from safetensors.torch import save_file
 
-    if not path.exists():
-        fitted = make()
-        table = {"rows": rows_of(fitted)}
-        best = int(fitted.score.argmax())
-        tensors = {f"weight{i:02}": value[best : best + 1] for i, value in enumerate(fitted.weights)}
-        tensors |= {"mean": fitted.mean, "std": fitted.std}
-        with replacing(path) as part:
-            save_file(
-                {name: value.cpu().contiguous() for name, value in tensors.items()},
-                part,
-                metadata={"table": json.dumps(table), "best": str(best)},
-            )
+    best = int(fitted.score.argmax())
+    tensors = {f"weight{i:02}": value[best : best + 1] for i, value in enumerate(fitted.weights)}
+    tensors |= {"mean": fitted.mean, "std": fitted.std}
+    facts = {"rows": rows_of(fitted), "best": asdict(fitted.probes[best])}
+    with replacing(path) as part:
+        save_file(
+            {name: value.cpu().contiguous() for name, value in tensors.items()},
+            part,
+            metadata={name: json.dumps(value) for name, value in facts.items()},
+        )
+
+
+def read_kept(path: Path) -> tuple[list[dict[str, Any]], Fitted]:
+    """The rows of all probes of a group, and the best one alone."""
+    from safetensors import safe_open
+
     with safe_open(path, "pt") as file:
-        table, best = json.loads(file.metadata()["table"]), int(file.metadata()["best"])
+        facts = {name: json.loads(text) for name, text in file.metadata().items()}
         values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, a file of tensors is no dict
     weights = [values[name] for name in sorted(values) if name.startswith("weight")]
+    probe = Probe(**{**facts["best"], "hidden": tuple(facts["best"]["hidden"])})
     one = torch.zeros(1, dtype=torch.long)
-    return table, Fitted([probes[best]], one, one, one, one, {}, weights, values["mean"], values["std"])
+    return facts["rows"], Fitted([probe], one, one, one, one, {}, weights, values["mean"], values["std"])
 
 
 def rows_of(fitted: Fitted) -> list[dict[str, Any]]:

@@ -45,6 +45,7 @@ def targets(
         if name not in known:
             raise UserError(f"job.target={name}: the track table has no such column{suggest(name, known)}")
     kind = kind or ("classes" if bins is not None else _guess(frames, columns))
+    scale: tuple[tuple[float, float], ...] = ()
     if bins is not None:
         if kind != "classes":
             raise UserError(f"job.kind={kind}: job.bins makes classes of numbers; leave one of them out")
@@ -52,10 +53,11 @@ def targets(
     elif kind == "multilabel":
         names, values = _multilabel(frames, columns)
     elif kind == "number":
-        names, values = tuple(columns), _numbers(frames, columns)
+        names = tuple(columns)
+        values, scale = _numbers(frames, columns)
     else:
         names, values = _classes(frames, columns, kind, unseen)
-    return Goal(kind, names, metric or ""), values
+    return Goal(kind, names, metric or "", scale), values
 
 
 def _guess(frames: Frames, columns: list[str]) -> str:
@@ -76,13 +78,14 @@ def _multilabel(frames: Frames, columns: list[str]) -> tuple[tuple[str, ...], di
     return tuple(names), {split: torch.from_numpy(label_matrix(frame, names).T) for split, frame in frames.items()}
 
 
-def _numbers(frames: Frames, columns: list[str]) -> dict[str, Tensor]:
-    """Numbers (K, N), scaled by mean and deviation of the training tracks."""
+def _numbers(frames: Frames, columns: list[str]) -> tuple[dict[str, Tensor], tuple[tuple[float, float], ...]]:
+    """Numbers (K, N), scaled by mean and deviation of the training tracks, and those of each column."""
     found = {split: _columns(frame, columns) for split, frame in frames.items()}
     mean, std = np.nanmean(found["train"], 1, keepdims=True), np.nanstd(found["train"], 1, keepdims=True)
     if not (std > 0).all():
         raise UserError(f"job.target={columns[int((std[:, 0] > 0).argmin())]}: is the same for all training tracks")
-    return {split: torch.from_numpy((value - mean) / std).float() for split, value in found.items()}
+    scaled = {split: torch.from_numpy((value - mean) / std).float() for split, value in found.items()}
+    return scaled, tuple(zip(mean[:, 0].tolist(), std[:, 0].tolist(), strict=True))
 
 
 def _columns(frame: pl.DataFrame, columns: list[str]) -> np.ndarray:
@@ -170,6 +173,7 @@ def constant(goal: Goal, train: Tensor, tracks: int) -> Tensor:
         if goal.monitor.startswith("key_score"):
             from tonnetz.metrics.key import key_table
 
+            counts = (counts > 0).double() if goal.monitor.endswith("macro") else counts
             counts = counts @ key_table(goal.monitor.endswith("symmetric"))
         value = counts
     else:
