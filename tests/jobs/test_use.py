@@ -127,6 +127,39 @@ def test_embeddings_that_would_have_one_name_are_refused(cli, trained, corpus):
     assert np.load(one.folder / "npy" / "4.npy").ndim == 1
 
 
+def test_processes_share_a_folder_of_vectors(cli, trained, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("tonnetz.jobs.embed.PORTION", 4)
+    whole = cli("job=embed", best(trained), "job.npy=true", run="whole")
+    assert whole.status == 0, whole.err
+    vectors, folder = load_file(whole.folder / "embeddings.safetensors")["vectors"], tmp_path / "vectors"
+    for i in range(3):
+        done = cli("job=embed", best(trained), f"job.npy={folder}", f"job.shard=[{i},3]", run=f"shard{i}")
+        assert done.status == 0, done.err
+        np.testing.assert_allclose(
+            load_file(done.folder / "embeddings.safetensors")["vectors"], vectors[i::3], atol=1e-5
+        )
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*.npy"))
+    assert len(files) == 30
+    assert files == sorted(path.relative_to(whole.folder / "npy") for path in whole.folder.rglob("*.npy"))
+    for path in files:
+        np.testing.assert_allclose(np.load(folder / path), np.load(whole.folder / "npy" / path), atol=1e-5)
+    (folder / files[3]).unlink()
+    (folder / files[7]).write_bytes(b"of a killed process")
+    again = cli("job=embed", best(trained), f"job.npy={folder}", run="again")
+    assert "has 28 of 30 files already" in again.out
+    assert load_file(again.folder / "embeddings.safetensors")["vectors"].shape[0] == 2
+    full = cli("job=embed", best(trained), f"job.npy={folder}", run="full")
+    assert full.status == 0
+    assert "has 30 of 30 files already" in full.out
+    other = cli("job=embed", best(trained), f"job.npy={folder}", "job.layer=output", run="other")
+    assert other.status == 2
+    assert "holds vectors of another model, layer or window" in other.err
+    for wrong in ("[3,3]", "[0]"):
+        done = cli("job=embed", best(trained), f"job.shard={wrong}", run="wrong")
+        assert done.status == 2
+        assert "of n processes the i-th, counted from 0" in done.err
+
+
 def test_embed_windows_of_a_layer(cli, trained):
     done = cli("job=embed", best(trained), "job.windows=true", "job.layer=output", run="windows")
     assert done.status == 0, done.err

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,17 @@ from tonnetz.atomic import replacing
 from tonnetz.build import Experiment, restore
 from tonnetz.data.recordings import find_recordings
 from tonnetz.device import choose_device
-from tonnetz.embedding import file_batches
+from tonnetz.embedding import file_batches, model_fingerprint, plan_of
 from tonnetz.errors import UserError, suggest
 from tonnetz.jobs.predict import report_bad
-from tonnetz.manifest import Run
+from tonnetz.manifest import Run, write_json
+from tonnetz.probing.features import tap_means
 from tonnetz.progress import progress_bar
 from tonnetz.quiet import quiet
 from tonnetz.tracks import SPLITS
+
+PORTION = 256  # recordings after which vectors are written
+COLUMNS = ("id", "path", "split", "labels", "work")  # of the table beside the vectors
 
 
 @web.fetching()
@@ -35,29 +40,102 @@ def run(cfg: DictConfig, run: Run) -> None:
     device = choose_device(cfg.trainer.accelerator)
     experiment.task.to(device).eval()
     _check_layer(experiment, cfg.job.layer)
-    errors: dict[int, str] = {}
-    if cfg.job.inputs:
-        inputs = [cfg.job.inputs] if isinstance(cfg.job.inputs, str) else list(cfg.job.inputs)
-        table = pl.DataFrame({"path": find_recordings(inputs)})
-        names = _names(table["path"].to_list()) if cfg.job.npy else []
-        batches = file_batches(experiment, table["path"].to_list(), experiment.data.plan, errors)
-    else:
-        parts = [experiment.data.split(name) for name in SPLITS]
-        table = pl.concat(parts).select("id", "path", "split", "labels", "work")
-        names = table["id"].to_list()
-        batches = iter(experiment.data.windows_of(pl.concat(parts)))
-    vectors, rows, starts = embed(experiment, batches, device, cfg.job.layer, len(table))
-    table = table.with_row_index("row")
-    if not cfg.job.windows:
-        vectors, rows = mean_by_row(vectors, rows)
-        starts = torch.zeros(len(rows))
+    table = _recordings(cfg, experiment)
+    target = None if not cfg.job.npy else run.folder / "npy" if cfg.job.npy is True else Path(cfg.job.npy)
+    if target and cfg.job.inputs:
+        table = table.with_columns(pl.Series("name", _names(table["path"].to_list())))
+    elif target:
+        table = table.with_columns(name="id")
+    table = _shard(table, list(cfg.job.shard))
+    if target:
+        claim(target, experiment, cfg.job.layer, cfg.job.windows)
+        there = [readable(target / f"{name}.npy") for name in table["name"]]
+        table = table.filter(~pl.Series(there, dtype=pl.Boolean))
+        if any(there):
+            print(f"{target}: has {sum(there)} of {len(there)} files already; they are not embedded again")
+        if not len(table):
+            return
+    errors: dict[str, str] = {}
+    vectors, rows, starts = _embed(cfg.job, experiment, table, target, device, errors)
+    table = table.select(name for name in COLUMNS if name in table.columns).with_row_index("row")
     write_embeddings(run.folder, vectors, rows, starts, table)
-    if cfg.job.npy:
-        write_npy(run.folder / "npy", vectors, rows, names, cfg.job.windows)
     print(f"{len(vectors):,} vectors of {vectors.shape[1]} dimensions: {run.folder / 'embeddings.safetensors'}")
     run.facts["embeddings"] = {"vectors": len(vectors), "dimensions": vectors.shape[1]}
-    bad = {table["path"][i]: reason for i, reason in errors.items()}
-    report_bad(bad, run.folder, experiment.cfg.data.on_error, len(vectors))
+    report_bad(errors, run.folder, experiment.cfg.data.on_error, len(vectors))
+
+
+def _recordings(cfg: DictConfig, experiment: Experiment) -> pl.DataFrame:
+    """The files to embed by their `path`, or the tracks of the corpus."""
+    if cfg.job.inputs:
+        inputs = [cfg.job.inputs] if isinstance(cfg.job.inputs, str) else list(cfg.job.inputs)
+        return pl.DataFrame({"path": find_recordings(inputs)})
+    return pl.concat([experiment.data.split(name) for name in SPLITS])
+
+
+def _shard(table: pl.DataFrame, shard: list[int]) -> pl.DataFrame:
+    """Every n-th row, beginning with row i, of a shard [i, n]. Raises UserError for another one."""
+    if len(shard) != 2 or not 0 <= shard[0] < shard[1]:
+        raise UserError(f"job.shard={shard}: is [i, n]: of n processes the i-th, counted from 0")
+    return table.gather_every(shard[1], shard[0])
+
+
+def claim(folder: Path, experiment: Experiment, layer: str | None, windows: bool) -> None:
+    """Say in ``folder/embedding.json`` what its vectors are. Raises UserError when they are other ones already."""
+    plan = plan_of(experiment)
+    facts: dict[str, Any] = {"model": model_fingerprint(experiment.task), "layer": layer, "windows": windows}
+    facts |= {"span": plan.span, "hop": plan.hop}
+    path = folder / "embedding.json"
+    if path.is_file():
+        if json.loads(path.read_text()) != facts:
+            raise UserError(f"job.npy={folder}: holds vectors of another model, layer or window; take another folder")
+    elif any(folder.rglob("*.npy")):
+        raise UserError(f"job.npy={folder}: holds vectors whose model is not known; take another folder")
+    else:
+        write_json(path, facts)
+
+
+def readable(path: Path) -> bool:
+    """Whether a file is there, and an array."""
+    try:
+        return path.is_file() and np.load(path, mmap_mode="r", allow_pickle=False).size > 0
+    except (ValueError, EOFError, OSError):
+        return False
+
+
+def _embed(
+    job: DictConfig,
+    experiment: Experiment,
+    table: pl.DataFrame,
+    target: Path | None,
+    device: torch.device,
+    errors: dict[str, str],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Vectors (M, D), rows of the table (M,) and starts (M,), portion by portion, each written to `target`."""
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    with torch.inference_mode(), progress_bar("embedding") as advance:
+        for begin in range(0, len(table), PORTION):
+            portion = table[begin : begin + PORTION]
+            bad: dict[int, str] = {}
+            if job.inputs:
+                batches = file_batches(experiment, portion["path"].to_list(), experiment.data.plan, bad)
+            else:
+                batches = iter(experiment.data.windows_of(portion.drop("name", strict=False)))
+            found = [_of_batch(experiment, batch, device, job.layer) for batch in batches]
+            errors |= {portion["path"][i]: reason for i, reason in bad.items()}
+            advance(begin + len(portion), len(table))
+            if not found:
+                continue
+            vectors, rows, starts = (torch.cat(values) for values in zip(*found, strict=True))
+            if not job.windows:
+                vectors, rows = mean_by_row(vectors, rows)
+                starts = torch.zeros(len(rows))
+            if target:
+                write_npy(target, vectors, rows, portion["name"].to_list(), job.windows)
+            parts.append((vectors, rows + begin, starts))
+    if not parts:
+        raise UserError(next(iter(errors.values()), "nothing could be embedded"))
+    vectors, rows, starts = (torch.cat(values) for values in zip(*parts, strict=True))
+    return vectors, rows, starts
 
 
 def _names(paths: Sequence[str]) -> list[str]:
@@ -66,7 +144,7 @@ def _names(paths: Sequence[str]) -> list[str]:
     for path in paths:
         other = first.setdefault(Path(path).stem, path)
         if other != path:
-            raise UserError(f"job.npy=true: {other} and {path} would both be {Path(path).stem}.npy; embed them apart")
+            raise UserError(f"job.npy: {other} and {path} would both be {Path(path).stem}.npy; embed them apart")
     return list(first)
 
 
@@ -84,33 +162,13 @@ def _check_layer(experiment: Experiment, layer: str | None) -> None:
         raise UserError(f"job.layer={layer}: no such tap of this backbone{suggest(layer, taps)}")
 
 
-def embed(
-    experiment: Experiment,
-    batches: Iterator[dict[str, Tensor]],
-    device: torch.device,
-    layer: str | None,
-    total: int,
+def _of_batch(
+    experiment: Experiment, batch: dict[str, Tensor], device: torch.device, layer: str | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Vectors (M, D), rows (M,) and starts in seconds (M,) of all windows."""
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
-    with torch.inference_mode(), progress_bar("embedding") as advance:
-        for batch in batches:
-            moved = {key: value.to(device) for key, value in batch.items()}
-            vectors = experiment.task.embed(moved) if layer is None else _tap(experiment, moved, layer)
-            found.append((vectors.float().cpu(), batch["row"], batch["start"]))
-            advance(int(batch["row"][-1]) + 1, total)
-    if not found:
-        raise UserError("nothing could be embedded; see the listed files")
-    vectors, rows, starts = (torch.cat(values) for values in zip(*found, strict=True))
-    return vectors, rows, starts
-
-
-def _tap(experiment: Experiment, batch: dict[str, Tensor], layer: str) -> Tensor:
-    """Mean over the valid frames of one tap, (B, D)."""
-    taps, mask = experiment.task.encoder.layers(batch)
-    hidden = taps[layer]  # (B, T', D)
-    share = torch.nn.functional.interpolate(mask[:, None].float(), hidden.shape[1])[:, 0, :, None]  # (B, T', 1)
-    return (hidden * share).sum(1) / share.sum(1).clamp(min=1)
+    """Vectors (B, D), rows and starts in seconds (B,) of windows."""
+    moved = {key: value.to(device) for key, value in batch.items()}
+    vectors = experiment.task.embed(moved) if layer is None else tap_means(experiment.task, moved, [layer])[layer]
+    return vectors.float().cpu(), batch["row"], batch["start"]
 
 
 def mean_by_row(vectors: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
