@@ -95,24 +95,40 @@ VIEWS = [word for word in SMALL if not word.startswith(("model", "augment", "job
 VIEWS += ["task=contrastive", "trainer.max_epochs=1", "task.bank=0", "job.test=false", "augment=clmr"]
 
 
-@pytest.mark.parametrize("labelled", [True, False])
-def test_a_dashboard_shows_two_views_of_waveforms(cli, corpus, monkeypatch, labelled):
-    """Their log-mel before and after augmentation, both views of a track side by side, and how they sound."""
-    drawn = []
-
-    def pairs(before, after, names, seconds):
-        drawn.append((before, after, names, seconds))
-        return plain(before, after, names, seconds)
-
+@pytest.fixture
+def drawn(monkeypatch):
+    """What pictures of augmentation were drawn from."""
+    found = []
     plain = figures.spectrogram_pairs
+
+    def pairs(*given):
+        found.append(given)
+        return plain(*given)
+
     monkeypatch.setattr(figures, "spectrogram_pairs", pairs)
+    return found
+
+
+def test_the_picture_of_stored_features_has_their_time(fit, drawn):
+    done = fit("task.plan.source=features", "job.figures=true", "job.test=false", "trainer.max_epochs=1")
+    assert done.status == 0, done.err
+    ((before, after, names, step),) = drawn
+    assert step == pytest.approx(0.02)  # the hop of the front-end
+    assert before.shape == after.shape
+    assert before.shape[2] == pytest.approx(0.5 / step, abs=1)
+    assert all(name in ("buzz", "noise", "sine") for name in names)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_dashboard_shows_two_views_of_waveforms(cli, corpus, drawn, labelled):
+    """Their log-mel before and after augmentation, both views of a track side by side, and how they sound."""
     words = ["data=folder", f"data.root={corpus}", f"data.corpus.labelled={str(labelled).lower()}"]
     raw = ["frontend=raw", "frontend.sample_rate=16000", "model=samplecnn", "model.widths=[4,8]"]
     done = cli(*words, *VIEWS, *raw, "augment.wave.clmr.gain=1")
     assert done.status == 0, done.err
-    ((before, after, names, seconds),) = drawn
+    ((before, after, names, step),) = drawn
     assert before.shape == after.shape == (4, 64, 26)  # half a second in hops of 20 ms
-    assert seconds == 0.5
+    assert step == pytest.approx(0.5 / 26)
     assert np.isfinite(after).all()
     assert not np.allclose(before, after, atol=0.1)
     events = EventAccumulator(str(done.folder), {"images": 0, "audio": 0}).Reload()

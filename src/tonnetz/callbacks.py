@@ -210,19 +210,19 @@ class Dashboard(L.Callback):
             before = pl_module.encoder.features(few)
             changed = pl_module.augment.wave(few)
             after = pl_module.augment.features(pl_module.encoder.features(changed))
-        images = [_images(item["features"], pl_module.encoder.frontend) for item in (before, after)]
+        frontend = pl_module.encoder.frontend
+        images = [_images(item["features"], frontend) for item in (before, after)]
         if images[0] is not None and images[1] is not None:
             titles = _titles(pl_module.spec.classes, few)
-            seconds = (
-                float(batch["audio"].shape[-1] / pl_module.encoder.frontend.sample_rate) if "audio" in batch else 1.0
-            )
-            self._show(trainer, "input/augmentation", figures.spectrogram_pairs(images[0], images[1], titles, seconds))
+            samples = batch["audio"].shape[-1] / images[0].shape[-1] if "audio" in batch else frontend.hop  # of a frame
+            step = float(samples / frontend.sample_rate)
+            self._show(trainer, "input/augmentation", figures.spectrogram_pairs(images[0], images[1], titles, step))
         if "audio" in batch and (board := self._board(trainer)):
-            rate = pl_module.encoder.frontend.sample_rate
             for i in range(len(few["row"])):
                 for when, item in (("before", few), ("after", changed)):
                     sound = item["audio"][i, 0].cpu()
-                    board.add_audio(f"input/{i}_{when}", sound / sound.abs().max().clamp(min=1e-5), 0, sample_rate=rate)
+                    sound = sound / sound.abs().max().clamp(min=1e-5)
+                    board.add_audio(f"input/{i}_{when}", sound, 0, sample_rate=frontend.sample_rate)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the texts of the task."""
@@ -286,10 +286,11 @@ def _images(features: Tensor, frontend: Frontend) -> Any:
 def _titles(classes: tuple[str, ...], batch: Batch) -> list[str]:
     """Labels of excerpts, or the number of their track; which view of it, where several are in the batch."""
     rows = batch["row"].tolist()
-    names = [_title(classes, label) for label in batch["label"]] if classes else [f"track {row}" for row in rows]
+    labels = [_title(classes, label) for label in batch["label"]] if classes else [""] * len(rows)
+    names = [label or f"track {row}" for label, row in zip(labels, rows, strict=True)]
     views = [f", view {rows[:i].count(row) + 1}" if rows.count(row) > 1 else "" for i, row in enumerate(rows)]
     return [name + view for name, view in zip(names, views, strict=True)]
 
 
 def _title(classes: tuple[str, ...], label: Tensor) -> str:
-    return ", ".join(name for name, value in zip(classes, label.tolist(), strict=True) if value == 1) or "(none)"
+    return ", ".join(name for name, value in zip(classes, label.tolist(), strict=True) if value == 1)

@@ -27,15 +27,18 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def spectrogram_pairs(before: np.ndarray, after: np.ndarray, names: Sequence[str], seconds: float) -> Figure:
-    """Spectrograms (B, F, T) of a few examples before (top) and after (bottom) augmentation, one scale a column."""
+def spectrogram_pairs(before: np.ndarray, after: np.ndarray, names: Sequence[str], step: float) -> Figure:
+    """Spectrograms (B, F, T) of a few examples before (top) and after (bottom) augmentation, one scale a column.
+
+    A frame lasts `step` seconds.
+    """
     count = len(before)
     figure = _figure(3.2 * count, 5)
     axes = figure.subplots(2, count, squeeze=False, sharex=True, sharey=True)
     for i in range(count):
         low, high = np.percentile(before[i], [2, 99.8])
         for axis, values in zip(axes[:, i], (before[i], after[i]), strict=True):
-            extent = (0, seconds, 0, values.shape[0])
+            extent = (0, step * values.shape[1], 0, values.shape[0])
             axis.imshow(values, origin="lower", aspect="auto", extent=extent, vmin=low, vmax=high, cmap="magma")
         axes[0, i].set_title(names[i], fontsize=9)
         axes[1, i].set_xlabel("seconds")

@@ -7,13 +7,16 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from tonnetz.atomic import replacing
 from tonnetz.manifest import write_csv
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 failures: list[int] = []  # jobs of this process's sweep that did not complete; the command line exits with 1
 
@@ -209,7 +212,7 @@ def _text(value: float | None) -> str:
 def print_jobs(folder: Path, jobs: list[Job]) -> None:
     """Print the table; failed jobs are red and their reasons stand below."""
     from rich.console import Console
-    from rich.table import Column, Table
+    from rich.table import Table
 
     keys = varied(jobs)
     table = Table("job", *keys, "status", "score", "seconds", title=str(folder))
@@ -219,13 +222,26 @@ def print_jobs(folder: Path, jobs: list[Job]) -> None:
         table.add_row(str(job.number), *cells, job.status, _text(job.score), _text(job.seconds), style=style)
     Console().print(table)
     if len(jobs) > 1:
-        overview = Table(Column(SUMMARY[0], min_width=20, overflow="fold"), *SUMMARY[1:])
-        for setting in settings(jobs):
-            overview.add_row(*summary(setting))
-        Console().print(overview)
+        Console().print(_overview([summary(setting) for setting in settings(jobs)]))
     for job in jobs:
         if job.reason:
             print(f"job {job.number} {job.status}: {job.reason}")
+
+
+def _overview(rows: list[list[str]]) -> Table:
+    """The settings, without columns that say nothing of any; words stay whole in 80 characters."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
+
+    cells = list(zip(SUMMARY, *rows, strict=True))
+    said = [column for column in cells if column[0] in SUMMARY[:3] or set(column[1:]) - {"", "0"}]
+    widths = [max(len(word) for cell in column for word in cell.split() or [""]) for column in said]
+    widths[0] = min(widths[0], 16)
+    columns = [Column(name, min_width=width, overflow="fold") for (name, *_), width in zip(said, widths, strict=True)]
+    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    for row in zip(*(column[1:] for column in said), strict=True):
+        table.add_row(*row)
+    return table
 
 
 def draw(path: Path, jobs: list[Job]) -> None:

@@ -60,9 +60,23 @@ def run(cfg: DictConfig, run: Run) -> None:
     write(file, frame["id"].to_list(), pairs, result, facts)
     sure = result["confidence"] >= job.floor
     print(f"{len(pairs)} pairs of {frame['work'].n_unique()} works, {sure.mean():.0%} with confidence >= {job.floor}")
+    if advice := too_short(count, job.minimum, window, step, whole):
+        print(advice)
     quartiles = ", ".join(f"{q:.1f}" for q in np.quantile(np.abs(result["shift"]), [0.25, 0.5, 0.75]))
     print(f"shifts in seconds (quartiles of their size): {quartiles}; model {facts['model']}: {file}")
     run.facts["alignment"] = {"pairs": len(pairs), "sure": float(sure.mean()), **facts}
+
+
+def too_short(count: np.ndarray, minimum: int, window: float, step: float, whole: bool) -> str | None:
+    """What to say of recordings of so many windows (R,) each that no other place can speak against the best one."""
+    few = int((count <= minimum).sum())
+    if not few:
+        return None
+    remedy = "a smaller job.window and job.hop make more" if whole else "a smaller job.hop makes more"
+    return (
+        f"{few} of {len(count)} recordings have {minimum} windows of {window:g} s or fewer, {step:g} s apart: "
+        f"too few for a confidence; {remedy}"
+    )
 
 
 def thin(found: dict[str, Tensor], step: float, hop: float) -> tuple[dict[str, Tensor], float]:
