@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import ROOT
-from tonnetz.sweep import read_jobs, settings, write_jobs, write_markdown
+from tonnetz.sweep import _overview, read_jobs, settings, write_jobs, write_markdown
 
 SWEEPS = sorted(path.stem for path in (ROOT / "config/sweep").glob("csi_*.yaml"))
 
@@ -79,3 +79,18 @@ def test_every_value_of_a_csi_sweep_composes(name):
 def test_all_ideas_of_the_issue_are_there():
     names = ("augment", "chunks", "losses", "models", "optuna", "reductions", "schedule")
     assert set(SWEEPS) >= {f"csi_{name}" for name in names}
+
+
+def test_the_overview_fits_a_terminal():
+    from rich.console import Console
+
+    name = "task.plan.stretch=[0.8,1.2] optimizer.lr=0.001"
+    full = [name, "3", "0.1560", "0.0151", "0.1234 to 0.1876", "4.3", "0.0120", "1", "0"]
+    console = Console(width=80, record=True)
+    console.print(_overview([full, ["b", *full[1:]]]))
+    text = console.export_text()
+    assert all(word in text for word in ("setting", "runs", "mean", "deviation", "95 %", "epoch", "slope", "diverged"))
+    assert "failed" not in text
+    assert (
+        "".join(line[:12].strip() for line in text.splitlines()[3:]).replace(" ", "").startswith(name.replace(" ", ""))
+    )

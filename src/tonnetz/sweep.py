@@ -229,15 +229,15 @@ def print_jobs(folder: Path, jobs: list[Job]) -> None:
 
 
 def _overview(rows: list[list[str]]) -> Table:
-    """The settings, without columns that say nothing of any; words stay whole in 80 characters."""
+    """The settings, without columns that say nothing of any; in 80 characters only names and intervals are broken."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Column, Table
 
     cells = list(zip(SUMMARY, *rows, strict=True))
     said = [column for column in cells if column[0] in SUMMARY[:3] or set(column[1:]) - {"", "0"}]
-    widths = [max(len(word) for cell in column for word in cell.split() or [""]) for column in said]
-    widths[0] = min(widths[0], 16)
-    columns = [Column(name, min_width=width, overflow="fold") for (name, *_), width in zip(said, widths, strict=True)]
+    short, broken = {"mean score": "mean", "best epoch": "epoch"}, (SUMMARY[0], "95 %")
+    columns = [Column(short.get(name, name), no_wrap=name not in broken, overflow="fold") for name, *_ in said]
+    columns[0].min_width = 10
     table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
     for row in zip(*(column[1:] for column in said), strict=True):
         table.add_row(*row)
