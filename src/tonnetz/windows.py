@@ -12,6 +12,12 @@ from torch import Tensor
 CELLS = 2**24  # numbers held at once
 
 
+def mean_by_row(z: Tensor, row: Tensor, rows: int) -> Tensor:
+    """Mean vector (rows, D) of the windows z (M, D) of each row (M,); zeros where there is none."""
+    total = z.new_zeros(rows, z.shape[1]).index_add(0, row, z)
+    return total / torch.bincount(row, minlength=rows).clamp(min=1)[:, None]
+
+
 @dataclass(frozen=True)
 class Windows:
     """The windows of recordings, as they are read at one tempo, sorted by recording and time."""

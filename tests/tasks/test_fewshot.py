@@ -12,9 +12,10 @@ from tonnetz.data import EpisodePlan
 from tonnetz.data.episodes import EpisodeStream
 from tonnetz.errors import UserError
 from tonnetz.fewshot.episodes import Pool, draw_many
-from tonnetz.fewshot.protocol import Protocol, answer, mean_by_row
+from tonnetz.fewshot.protocol import Protocol, answer
 from tonnetz.heads import SimpleShot
 from tonnetz.tasks.fewshot import episode_grid
+from tonnetz.windows import mean_by_row
 
 SMALL = [
     "task=fewshot",

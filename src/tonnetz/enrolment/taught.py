@@ -27,10 +27,10 @@ from tonnetz.enrolment.measure import Measure
 from tonnetz.enrolment.novelty import ACCEPT, Limit, chosen, threshold
 from tonnetz.errors import UserError, suggest
 from tonnetz.fewshot.background import Background
-from tonnetz.fewshot.protocol import mean_by_row
 from tonnetz.heads import BDCSPN, KNN, TIM, BaselinePP, Head, LogisticRegression, SimpleShot
 from tonnetz.metrics.openset import back_off
 from tonnetz.taxonomy import Taxonomy
+from tonnetz.windows import mean_by_row
 
 FORMAT = 1
 OWN = "own"  # the head of the file's measure

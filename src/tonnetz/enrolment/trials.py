@@ -14,9 +14,9 @@ from tonnetz.enrolment.examples import Example
 from tonnetz.enrolment.taught import Enrolment
 from tonnetz.errors import UserError
 from tonnetz.fewshot.background import Background
-from tonnetz.fewshot.protocol import mean_by_row
 from tonnetz.heads.chance import BLIND
 from tonnetz.metrics.openset import auroc
+from tonnetz.windows import mean_by_row
 
 Told = tuple[Tensor, dict[str, Tensor], dict[str, float]]  # answers (m,); novelties and threshold of files and windows
 

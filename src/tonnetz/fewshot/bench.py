@@ -14,7 +14,8 @@ from torch import Tensor
 from tonnetz.data.excerpts import Loader, Windows
 from tonnetz.errors import UserError
 from tonnetz.fewshot.episodes import Episodes
-from tonnetz.fewshot.protocol import Answers, Protocol, answer, mean_by_row
+from tonnetz.fewshot.protocol import Answers, Protocol, answer
+from tonnetz.windows import mean_by_row
 
 TIE = 1e-2  # of the range of a query's scores: below it the rounding of other batches may decide
 

@@ -192,9 +192,3 @@ def gather(z: Tensor, rows: np.ndarray) -> tuple[Tensor, Tensor]:
     index = torch.from_numpy(rows).to(z.device)
     exist = index >= 0
     return z[index.clamp(min=0)] * exist[..., None], exist
-
-
-def mean_by_row(z: Tensor, row: Tensor, rows: int) -> Tensor:
-    """Mean vector (rows, D) of the windows z (M, D) of each row (M,); zeros where there is none."""
-    total = z.new_zeros(rows, z.shape[1]).index_add(0, row, z)
-    return total / torch.bincount(row, minlength=rows).clamp(min=1)[:, None]

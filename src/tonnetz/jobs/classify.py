@@ -24,12 +24,12 @@ from tonnetz.enrolment.recognition import Recognition, recognise, truths
 from tonnetz.enrolment.taught import OWN, Answers, Enrolment, head_of
 from tonnetz.enrolment.timeline import boundaries, label_track, runs, smooth
 from tonnetz.errors import UserError
-from tonnetz.fewshot.protocol import mean_by_row
 from tonnetz.jobs.enroll import check, plan_for, prototypes_file
 from tonnetz.jobs.index import as_list
 from tonnetz.jobs.predict import report_bad
 from tonnetz.manifest import Run, write_json
 from tonnetz.quiet import quiet
+from tonnetz.windows import mean_by_row
 
 NAME, TIME = 16, 12  # characters of a file name, and of what is along time, at least
 COLUMNS = ("answer", "label", "probability", "distance", "novelty", "unknown", "node", "family")

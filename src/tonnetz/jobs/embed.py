@@ -27,6 +27,7 @@ from tonnetz.probing.features import tap_means
 from tonnetz.progress import progress_bar
 from tonnetz.quiet import quiet
 from tonnetz.tracks import SPLITS
+from tonnetz.windows import mean_by_row
 
 PORTION = 256  # recordings after which vectors are written
 COLUMNS = ("id", "path", "split", "labels", "work")  # of the table beside the vectors
@@ -127,7 +128,8 @@ def _embed(
                 continue
             vectors, rows, starts = (torch.cat(values) for values in zip(*found, strict=True))
             if not job.windows:
-                vectors, rows = mean_by_row(vectors, rows)
+                rows, index = rows.unique(return_inverse=True)
+                vectors = mean_by_row(vectors, index, len(rows))
                 starts = torch.zeros(len(rows))
             if target:
                 write_npy(target, vectors, rows, portion["name"].to_list(), job.windows)
@@ -169,13 +171,6 @@ def _of_batch(
     moved = {key: value.to(device) for key, value in batch.items()}
     vectors = experiment.task.embed(moved) if layer is None else tap_means(experiment.task, moved, [layer])[layer]
     return vectors.float().cpu(), batch["row"], batch["start"]
-
-
-def mean_by_row(vectors: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of the windows of each row: (rows, D) and the rows."""
-    unique, index = rows.unique(return_inverse=True)
-    total = torch.zeros(len(unique), vectors.shape[1]).index_add_(0, index, vectors)
-    return total / index.bincount()[:, None], unique
 
 
 def write_embeddings(folder: Path, vectors: Tensor, rows: Tensor, starts: Tensor, table: pl.DataFrame) -> None:

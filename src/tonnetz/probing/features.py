@@ -27,6 +27,7 @@ from tonnetz.frontend import fingerprint as frontend_fingerprint
 from tonnetz.probing.deform import VERSION, Deform
 from tonnetz.probing.slices import Slices
 from tonnetz.progress import progress_bar
+from tonnetz.windows import mean_by_row
 
 TAILS = ("overlap", "drop", "pad")
 EMBEDDING = "embedding"  # what the task's own vector is called beside taps
@@ -168,7 +169,7 @@ def _pass(
     else:
         numbers, first = np.unique(piece, return_index=True)
         row = found.pop("row")[torch.from_numpy(first)]
-        found = {key: mean_by(value, torch.from_numpy(piece), len(numbers)) for key, value in found.items()}
+        found = {key: mean_by_row(value, torch.from_numpy(piece), len(numbers)) for key, value in found.items()}
         found["row"] = row
     for tap in taps:
         check_finite(found[tap], frame, found["row"])
@@ -265,11 +266,6 @@ def widened(x: Tensor, wide: int) -> Tensor:
         return x
     random = torch.randn(wide, x.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return x @ torch.linalg.qr(random).Q.T.float()
-
-
-def mean_by(x: Tensor, unit: Tensor, units: int) -> Tensor:
-    """Mean (units, D) of vectors (M, D) by the unit (M,) of each."""
-    return x.new_zeros(units, x.shape[1]).index_add_(0, unit, x) / unit.bincount(minlength=units)[:, None]
 
 
 def check_finite(x: Tensor, frame: pl.DataFrame, row: Tensor) -> None:

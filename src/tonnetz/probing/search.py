@@ -14,10 +14,11 @@ from torch import Tensor
 from tonnetz.atomic import replacing
 from tonnetz.errors import UserError
 from tonnetz.metrics.bootstrap import percentiles, resampled
-from tonnetz.probing.features import Features, mark_of, mean_by
+from tonnetz.probing.features import Features, mark_of
 from tonnetz.probing.goal import Goal
 from tonnetz.probing.grid import Probe, Protocol, groups
 from tonnetz.probing.stack import Examples, Fitted, fit
+from tonnetz.windows import mean_by_row
 
 Units = dict[str, Tensor]  # split -> number of the unit that each track of its table belongs to (N,)
 
@@ -64,7 +65,7 @@ def training_examples(features: Features, target: Tensor, keep: Tensor, settings
     x, row = x[chosen], row[chosen]
     if settings.train == "mean":
         row, index = row.unique(return_inverse=True)
-        x = mean_by(x, index, len(row))
+        x = mean_by_row(x, index, len(row))
     if not len(x):
         raise UserError("no training example is left; take a larger job.fractions")
     return Examples(x, target[..., row])
@@ -81,12 +82,12 @@ def evaluation_examples(
     x, row = features.x[split], features.row[split]
     if train == "mean" and len(unit.unique()) < len(unit):
         row, place = row.unique(return_inverse=True)
-        x = mean_by(x, place, len(row))
+        x = mean_by_row(x, place, len(row))
     names, index = unit[row].unique(return_inverse=True)
     first = torch.full((len(names),), len(row)).scatter_reduce(0, index, torch.arange(len(row)), "amin")
     truth = target[..., row[first]]
     if list(rules) == ["embedding"]:
-        return Examples(mean_by(x, index, len(names)), truth)
+        return Examples(mean_by_row(x, index, len(names)), truth)
     return Examples(x, truth, index)
 
 

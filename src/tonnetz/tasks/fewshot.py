@@ -18,7 +18,7 @@ from tonnetz.errors import UserError
 from tonnetz.fewshot.background import Background
 from tonnetz.fewshot.episodes import MORE, Episodes, Pool, left_out
 from tonnetz.fewshot.judging import Ladder, by_origin, chance, measures
-from tonnetz.fewshot.protocol import Protocol, answer, gather, mean_by_row, parts_of
+from tonnetz.fewshot.protocol import Protocol, answer, gather, parts_of
 from tonnetz.fewshot.report import head_rows, outline, show_heads, write_space, write_tables
 from tonnetz.fewshot.whitening import Whitening
 from tonnetz.heads import SimpleShot
@@ -26,6 +26,7 @@ from tonnetz.metrics.vectors import Vectors
 from tonnetz.tasks.base import Batch, Task
 from tonnetz.taxonomy import Taxonomy
 from tonnetz.tracks import recordings
+from tonnetz.windows import mean_by_row
 
 OWN = "prototypes"  # the head that a model is trained with
 NOTHING = "nothing"  # a split that has no tracks
