@@ -17,6 +17,7 @@ from tonnetz.build import Experiment, restore
 from tonnetz.embedding import model_fingerprint
 from tonnetz.errors import UserError
 from tonnetz.manifest import Run, write_csv
+from tonnetz.predictions import show, write_predictions
 from tonnetz.probing.baselines import subjects
 from tonnetz.probing.features import Features, concatenated, extract, plan_within, summable
 from tonnetz.probing.goal import Goal
@@ -32,8 +33,6 @@ def apply(cfg: DictConfig, run: Run, device: torch.device) -> None:
     Classes: predictions.jsonl and .csv, as job=predict writes them. Numbers: predictions.csv. Raises UserError for a
     folder that no probe run has left, or that probed something else than the checkpoint.
     """
-    from tonnetz.jobs.predict import show, write_predictions
-
     folder = Path(cfg.job.apply)
     facts, row = read_run(folder)
     subject = find_subject(cfg, folder, facts)
