@@ -178,9 +178,8 @@ def test_single_windows_and_noise_give_low_confidence(method):
     pairs = np.array([[0, 1], [0, 2], [3, 0], [2, 3], [3, 4]])
     found = align(vectors, first, count, pairs, WINDOW, HOP, method)
     assert all(np.isfinite(values).all() for values in found.values())
-    if method != "votes":  # a share of votes is 1 when there is one voter
-        assert found["confidence"].max() < 0.35
-        assert found["confidence"][:2].max() == 0
+    assert found["confidence"].max() < 0.35
+    assert found["confidence"][:2].max() == 0
 
 
 def test_blocks_change_nothing(monkeypatch):

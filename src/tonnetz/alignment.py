@@ -68,10 +68,11 @@ def _parabola(mean: Tensor, best: Tensor) -> Tensor:
     return torch.where(bend.isfinite() & (bend < 0), delta, 0.0).clamp(-0.5, 0.5)
 
 
-def votes(similarity: Tensor) -> tuple[Tensor, Tensor]:
+def votes(similarity: Tensor, minimum: int = 3) -> tuple[Tensor, Tensor]:
     """The lag (...,) that most windows of a choose when each takes its nearest window of b, and their share (...,).
 
-    This is CoverHunter's rule with its defects mended: a lag of zero can win, and one window is enough.
+    This is CoverHunter's rule with its defects mended: a lag of zero can win, and one window is enough, but nothing
+    is sure of fewer than `minimum`.
     """
     n, m = similarity.shape[-2:]
     real = ~similarity.isnan().all(-1)  # (..., n)
@@ -79,7 +80,8 @@ def votes(similarity: Tensor) -> tuple[Tensor, Tensor]:
     lags = nearest - torch.arange(n, device=similarity.device) + n - 1
     counts = torch.zeros(*similarity.shape[:-2], n + m - 1).scatter_add(-1, lags, real.float())
     most, best = counts.max(-1)
-    return (best - (n - 1)).float(), most / real.sum(-1).clamp(min=1)
+    shorter = torch.minimum(real.sum(-1), (~similarity.isnan()).any(-2).sum(-1))  # (...,)
+    return (best - (n - 1)).float(), torch.where(shorter < minimum, 0.0, most / real.sum(-1).clamp(min=1))
 
 
 def line(
@@ -251,7 +253,7 @@ def _block(
         return line(similarity, minimum, share, tolerance, seed=seed)
     if method == "dtw":
         return warp(similarity, minimum, share)[:3]
-    place, confidence = lag(similarity, minimum, share) if method == "lag" else votes(similarity)
+    place, confidence = lag(similarity, minimum, share) if method == "lag" else votes(similarity, minimum)
     return torch.ones_like(place), place, confidence
 
 
@@ -331,6 +333,15 @@ def same_work_pairs(
     return pairs[np.arange(len(pairs)) - np.repeat(begin, size) < budget]
 
 
+def stranger_pairs(work: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
+    """Up to `most` pairs (P, 2) of recordings of different works, `work` (N,) being their code and -1 unknown."""
+    known = np.nonzero(work >= 0)[0]
+    if not len(known):
+        return np.empty((0, 2), np.int64)
+    pairs = np.random.default_rng(seed).choice(known, (8 * most, 2))
+    return pairs[work[pairs[:, 0]] != work[pairs[:, 1]]][:most]
+
+
 def _to_medoid(work: np.ndarray, order: np.ndarray, vectors: Tensor) -> np.ndarray:
     names, code = np.unique(work[order], return_inverse=True)
     mine = vectors[torch.from_numpy(order)]
@@ -360,7 +371,7 @@ def compose(pairs: np.ndarray, found: dict[str, np.ndarray]) -> tuple[np.ndarray
 def write(
     path: Path, ids: Sequence[str], pairs: np.ndarray, found: dict[str, np.ndarray], facts: dict[str, Any]
 ) -> None:
-    """Write JSON Lines with id_a, id_b, the RESULTS and the `facts` (window, hop, model) of each pair."""
+    """Write JSON Lines with id_a, id_b, the RESULTS and the `facts` (window, hop, model, floor) of each pair."""
     names = np.array([*ids, ""], dtype=object)
     columns: dict[str, Any] = {"id_a": names[pairs[:, 0]].tolist(), "id_b": names[pairs[:, 1]].tolist()}
     columns |= {name: found[name].round(4) for name in ("shift", "ratio", "confidence")}
@@ -389,8 +400,8 @@ class Alignment:
     confidence: np.ndarray
 
     @classmethod
-    def load(cls, path: str | Path, fingerprint: str | None = None, floor: float = 0.0) -> Alignment:
-        """Read what ``job=align`` wrote; pairs below the confidence `floor` are left out.
+    def load(cls, path: str | Path, fingerprint: str | None = None, floor: float | None = 0.0) -> Alignment:
+        """Read what ``job=align`` wrote; pairs below the confidence `floor`, null for the file's own, are left out.
 
         Raises UserError when the file is missing or malformed, or was made by a model with another `fingerprint`.
         """
@@ -398,15 +409,16 @@ class Alignment:
         if not path.is_file():
             raise UserError(f"{path}: no such alignment; make it with job=align ckpt=...")
         try:
-            frame = pl.read_ndjson(path).select("id_a", "id_b", "shift", "ratio", "confidence", "model")
+            columns = ["id_a", "id_b", "shift", "ratio", "confidence", "model", *(["floor"] if floor is None else [])]
+            frame = pl.read_ndjson(path).select(columns)
         except pl.exceptions.PolarsError as error:
             raise UserError(f"{path}: not an alignment ({str(error).splitlines()[0]}); run job=align") from None
         foreign = [name for name in frame["model"].unique().sort().to_list() if fingerprint not in (None, name)]
         if foreign:
             raise UserError(f"{path}: was made by model {foreign[0]}, not by {fingerprint}; run job=align again")
-        frame = frame.filter(pl.col("confidence") >= floor)
-        columns = {name: frame[name].to_numpy() for name in ("shift", "ratio", "confidence")}
-        return cls.of(frame["id_a"].to_list(), frame["id_b"].to_list(), **columns)
+        frame = frame.filter(pl.col("confidence") >= (pl.col("floor") if floor is None else floor))
+        values = {name: frame[name].to_numpy() for name in ("shift", "ratio", "confidence")}
+        return cls.of(frame["id_a"].to_list(), frame["id_b"].to_list(), **values)
 
     @classmethod
     def of(

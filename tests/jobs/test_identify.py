@@ -509,6 +509,38 @@ def test_align(ask, place):
         assert ask(*words, word, run="bad").status == 2
 
 
+@pytest.mark.parametrize("method", ["lag", "votes", "tempo", "dtw"])
+def test_align_by_itself_finds_a_copy_and_a_late_copy(ask, tmp_path, method):
+    """With the settings as they are: the copy lies at 0, that after thirty seconds of something else at 30."""
+    sound = {
+        "a": tune(0),
+        "copy": tune(0),
+        "late": np.concatenate([tune(9, seconds=30.0), tune(0)]),
+        "short": tune(0)[:RATE],
+    }
+    for name, samples in {**{f"one/{k}": v for k, v in sound.items()}, "two/b": tune(1), "three/c": tune(2)}.items():
+        (tmp_path / "late" / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / "late" / f"{name}.wav", samples, RATE)
+    words = ["job=align", "data=folder_works", f"data.root={tmp_path / 'late'}", "data.corpus.split=train"]
+    done = ask(*words, f"job.method={method}", run="late")
+    assert done.status == 0, done.err
+    lines = [json.loads(line) for line in (done.folder / "alignment.jsonl").read_text().splitlines()]
+    found = {(line["id_a"], line["id_b"]): line for line in lines}
+    for name, shift in (("copy", 0.0), ("late", 30.0)):
+        line = found["one/a", f"one/{name}"]
+        assert (line["shift"], line["ratio"], line["semitones"]) == (
+            pytest.approx(shift, abs=0.5),
+            pytest.approx(1, abs=0.02),
+            0,
+        )
+        assert line["confidence"] > line["floor"] >= 0.1
+    assert all(line["confidence"] == 0 for line in lines if "one/short" in (line["id_a"], line["id_b"]))
+    assert "pairs of different works are below" in done.out
+    assert "1 of 6 recordings have 3 windows of 3.84 s or fewer" in done.out
+    sure = Alignment.load(done.folder / "alignment.jsonl", floor=None)
+    assert len(sure) == sum(line["confidence"] >= line["floor"] for line in lines)
+
+
 def test_folders_are_works_and_centroids_of_steady_vectors_are_searched(cli, fit, corpus, tmp_path):
     ckpt = f"ckpt={fit().folder / 'checkpoints' / 'best.ckpt'}"
     index = f"job.index={tmp_path / 'sounds'}"

@@ -38,7 +38,7 @@ class Plan:
         alignment: file of ``job=align``: the excerpts of a group are cut at the same place of the work as its first
             one, whose start is random. Null, or a pair with less confidence than `floor`: all starts are random.
         jitter: move aligned excerpts by up to so many seconds.
-        floor: least confidence of an alignment that is used.
+        floor: least confidence of an alignment that is used; null = that of its file.
         valid_windows: windows of a recording that validations during training see at most, evenly spread; null all.
     """
 
@@ -56,7 +56,7 @@ class Plan:
     tempi: Sequence[float] = (1.0,)
     alignment: str | None = None
     jitter: float = 0.0
-    floor: float = 0.1
+    floor: float | None = None
     grid: tuple[int, int] | None = None
     valid_windows: int | None = None
 

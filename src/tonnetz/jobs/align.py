@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,18 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn import functional as F
 
-from tonnetz.alignment import align, check_method, compose, lay, places, regular, same_work_pairs, similarities, write
+from tonnetz.alignment import (
+    align,
+    check_method,
+    compose,
+    lay,
+    places,
+    regular,
+    same_work_pairs,
+    similarities,
+    stranger_pairs,
+    write,
+)
 from tonnetz.build import restore
 from tonnetz.device import choose_device
 from tonnetz.embedding import embed_tracks, model_fingerprint, plan_of, step_of
@@ -25,13 +37,17 @@ from tonnetz.tracks import SPLITS
 from tonnetz.transposition import turn_towards
 from tonnetz.windows import extents
 
+WHOLE_HOP = 5.0  # seconds between the windows of networks that make one vector of each
+STRANGERS = 100  # pairs of different works, whose confidences say what is sure
+LEAST = 0.1  # confidence, however little strangers have
+
 
 def run(cfg: DictConfig, run: Run) -> None:
     """Align the recordings of each work of ``job.split``; writes alignment.jsonl and a picture."""
     quiet()
     job = cfg.job
     check_method(job.method)
-    if job.window <= 0 or job.hop <= 0 or job.minimum < 1 or not 0 <= job.overlap <= 1:
+    if job.window <= 0 or (job.hop is not None and job.hop <= 0) or job.minimum < 1 or not 0 <= job.overlap <= 1:
         given = f"job.window={job.window} hop={job.hop} minimum={job.minimum} overlap={job.overlap}"
         raise UserError(f"{given}: must be positive, and the overlap at most 1")
     if job.split not in SPLITS:
@@ -40,26 +56,35 @@ def run(cfg: DictConfig, run: Run) -> None:
     task: Any = experiment.task
     frame = experiment.data.split(job.split)
     whole = getattr(task, "segment", None) is None
-    plan = plan_of(experiment, job.window, job.hop) if whole else plan_of(experiment)
+    plan = plan_of(experiment, job.window, job.hop or WHOLE_HOP) if whole else plan_of(experiment)
     found = embed_tracks(experiment, frame, plan, choose_device(cfg.trainer.accelerator))
-    step = job.hop if whole else step_of(found["row"].numpy(), found["start"].numpy())
-    found, step = thin(found, step, job.hop)
+    step = (job.hop or WHOLE_HOP) if whole else step_of(found["row"].numpy(), found["start"].numpy())
+    found, step = thin(found, step, job.hop or step)
     window = round(float(found["length"][0]), 4)
     vectors = F.normalize(found["vectors"], dim=-1)
     first, count = extents(found["row"].numpy(), frame.height)
     turns = getattr(getattr(task, "matching", None), "turns", 1)
-    pairs = chosen(frame, vectors, found["row"], job, turns)
+    work = (frame["work"].rank("dense").cast(pl.Int64) - 1).fill_null(-1).to_numpy()
+    pairs = chosen(work, vectors, found["row"], job, turns)
     laid = lay(vectors, first, count, found["start"].numpy(), step)
-    result = align(*laid, pairs, window, step, job.method, job.minimum, job.overlap, job.seed, turns=turns)
+    find = partial(align, *laid)
+    how = (window, step, job.method, job.minimum, job.overlap, job.seed, None, turns)
+    result = find(pairs, *how)
+    others = stranger_pairs(work, STRANGERS, job.seed)
+    floor = job.floor
+    if floor is None:
+        unsure = np.quantile(find(others, *how)["confidence"], 0.95) if len(others) else 0.0
+        floor = round(max(LEAST, float(unsure)), 4)
+        print(f"floor {floor}: 95 % of {len(others)} pairs of different works are below")
     if len(pairs):
         draw(*laid, pairs, result, window, step, turns, frame["id"].to_list(), run)
     if job.pairs == "medoid":
         pairs, result = compose(pairs, result)
     file = run.folder / "alignment.jsonl"
-    facts = {"window": window, "hop": round(step, 6), "model": model_fingerprint(task)}
+    facts = {"window": window, "hop": round(step, 6), "model": model_fingerprint(task), "floor": floor}
     write(file, frame["id"].to_list(), pairs, result, facts)
-    sure = result["confidence"] >= job.floor
-    print(f"{len(pairs)} pairs of {frame['work'].n_unique()} works, {sure.mean():.0%} with confidence >= {job.floor}")
+    sure = result["confidence"] >= floor
+    print(f"{len(pairs)} pairs of {frame['work'].n_unique()} works, {sure.mean():.0%} with confidence >= {floor}")
     if advice := too_short(count, job.minimum, window, step, whole):
         print(advice)
     quartiles = ", ".join(f"{q:.1f}" for q in np.quantile(np.abs(result["shift"]), [0.25, 0.5, 0.75]))
@@ -87,9 +112,8 @@ def thin(found: dict[str, Tensor], step: float, hop: float) -> tuple[dict[str, T
     return {name: value[torch.from_numpy(keep)] for name, value in found.items()}, step * times
 
 
-def chosen(frame: pl.DataFrame, vectors: Tensor, row: Tensor, job: Any, turns: int) -> np.ndarray:
-    """Pairs (P, 2) of recordings of a work. A medoid is chosen by mean vectors, in the key of the first recording."""
-    work = (frame["work"].rank("dense").cast(pl.Int64) - 1).fill_null(-1).to_numpy()
+def chosen(work: np.ndarray, vectors: Tensor, row: Tensor, job: Any, turns: int) -> np.ndarray:
+    """Pairs (P, 2) of recordings of a `work` (N,). A medoid is chosen by mean vectors, in the key of the first."""
     mean = torch.zeros(len(work), vectors.shape[1]).index_add_(0, row, vectors)
     place, inverse = np.unique(work, return_index=True, return_inverse=True)[1:]
     mean = turn_towards(mean, mean[torch.from_numpy(place[inverse])], turns)[0]
