@@ -112,6 +112,24 @@ def test_zero_vectors_are_finite():
     assert torch.isfinite(z.grad).all()
 
 
+@pytest.mark.parametrize("pitches", [0, 12])
+@pytest.mark.parametrize("place", [(0, 0), (3, 0), (5, 2), (slice(None), slice(None))])
+def test_nan_is_not_hidden(place, pitches):
+    z, group, row, valid = batch()
+    z[place] = torch.nan
+    assert BestMatches(pitches=pitches)(z, group, row, valid).isnan()
+
+
+@pytest.mark.parametrize("pitches", [0, 12])
+@pytest.mark.parametrize("filling", [1e6, torch.nan])
+def test_padding_does_not_matter(filling, pitches):
+    z, group, row, valid = batch()
+    loss = BestMatches(pitches=pitches)
+    expected = loss(z, group, row, valid)
+    assert expected > 0
+    torch.testing.assert_close(loss(z.masked_fill(~valid[..., None], filling), group, row, valid), expected)
+
+
 def test_learning_brings_versions_in_other_keys_together():
     torch.manual_seed(0)
     z = torch.randn(4, 6, 12, requires_grad=True)

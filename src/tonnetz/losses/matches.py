@@ -57,7 +57,7 @@ class BestMatches(MetricLoss):
         near, column = pair.max(2)  # (P, S)
         chosen, usable = self._mutual(pair.detach(), near.detach(), column)
         cost = F.softplus(rest[first].gather(1, chosen) - near.gather(1, chosen))  # (P, matches)
-        usable &= rest[first].gather(1, chosen).isfinite()
+        usable &= rest[first].gather(1, chosen) != -torch.inf  # without rivals; NaN stays, so that the loss tells of it
         return cost.masked_fill(~usable, 0.0).sum() / usable.sum().clamp(min=1)
 
     def _pairs(self, group: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,4 +81,4 @@ class BestMatches(MetricLoss):
         mutual = near >= pair.amax(1).gather(1, column)
         rank = near.clamp(min=-1e4) - (~mutual) * 1e3
         chosen = rank.topk(min(self.matches, rank.shape[1]), 1).indices
-        return chosen, near.gather(1, chosen).isfinite()
+        return chosen, near.gather(1, chosen) != -torch.inf  # what padding makes; NaN stays
