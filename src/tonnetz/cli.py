@@ -1,5 +1,7 @@
 """The command line: compose, run the job, answer a user's mistake with one line and exit status 2.
 
+A run that diverged ends with one line, too, and exit status 1.
+
 Nothing heavy is imported here, so `--help` and mistakes are answered at once.
 """
 
@@ -21,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from tonnetz import sweep
-from tonnetz.errors import UserError, suggest
+from tonnetz.errors import Diverged, UserError, suggest
 from tonnetz.paths import config_folder, repository
 
 MEANT = {  # keys that few-shot projects have by other names
@@ -55,7 +57,7 @@ def app(cfg: DictConfig) -> float | None:
             return get_method(cfg.job._target_)(cfg, run)
     except Exception as raised:
         error = _missing(raised) if isinstance(raised, MissingMandatoryValue) else raised
-        if not isinstance(error, UserError):
+        if not isinstance(error, UserError | Diverged):
             if not swept:
                 raise
             traceback.print_exc()
@@ -73,7 +75,7 @@ def _worst() -> float:
     return float("nan") if direction is None else 1e9 if str(direction).lower() == "minimize" else -1e9
 
 
-_mistakes: list[UserError] = []
+_mistakes: list[UserError | Diverged] = []
 
 
 def check_sweep(cfg: DictConfig, overrides: list[str]) -> None:
@@ -94,6 +96,9 @@ def main() -> None:
             raise _mistakes[0]
     except UserError as error:
         _exit(str(error))
+    except Diverged as error:
+        print(f"diverged: {one_line(error)}", file=sys.stderr)
+        sys.exit(1)
     except OverrideParseException as error:
         _exit(f"{error.override}: cannot be read; {quoting(str(error.override))}")
     except ConfigCompositionException as error:

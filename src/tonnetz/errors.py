@@ -15,6 +15,10 @@ class DiskFull(UserError):
     """There is no room to write: no fault of the file that was being read, so nothing goes on without it."""
 
 
+class Diverged(Exception):
+    """The loss became NaN or infinite, again and again: no mistake in a call, but no fault of the code either."""
+
+
 def suggest(word: str, known: Iterable[str], most: int = 20) -> str:
     """Return ``"; did you mean 'x'?"`` for the nearest known word, or `most` known words when none is near."""
     options = sorted(map(str, known))

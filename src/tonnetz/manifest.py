@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tonnetz import __version__
 from tonnetz.atomic import replacing
+from tonnetz.errors import Diverged
 from tonnetz.paths import PACKAGE
 
 PACKAGES = [
@@ -69,7 +70,7 @@ def record(cfg: DictConfig, folder: Path, parent: Run | None = None) -> Iterator
         raise
     except BaseException as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        run.write("diverged" if type(error).__name__ == "Diverged" else "failed", reason)
+        run.write("diverged" if isinstance(error, Diverged) else "failed", reason)
         raise
     run.write(run.status)
 

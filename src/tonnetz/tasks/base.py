@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from tonnetz.augment import Augment
-from tonnetz.errors import UserError
+from tonnetz.errors import Diverged, UserError
 from tonnetz.models.encoder import Encoder
 from tonnetz.tasks.optimizer import parameter_groups
 from tonnetz.tracks import DataSpec
@@ -24,10 +24,6 @@ Batch = dict[str, Tensor]
 
 
 PATIENCE = 3  # broken steps in a row that make a run diverged
-
-
-class Diverged(Exception):
-    """The loss became NaN or infinite, again and again."""
 
 
 class Task(L.LightningModule):

@@ -10,13 +10,13 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-from tonnetz.errors import UserError
+from tonnetz.errors import Diverged, UserError
 from tonnetz.losses.views import gathered
 from tonnetz.metrics.vectors import Vectors
 from tonnetz.reductions import check_distance, check_reduction
 from tonnetz.retrieval import Matching, evaluate
 from tonnetz.segments import cut, grid
-from tonnetz.tasks.base import Batch, Diverged, Task
+from tonnetz.tasks.base import Batch, Task
 
 CUTS = ("frames", "input")
 ACCEPTED = 0.01  # share of strangers that get a match, as job.p
