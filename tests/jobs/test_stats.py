@@ -59,6 +59,22 @@ def test_a_list_alone(cli, tmp_path):
     assert (whole["works"], whole["recordings"], whole["hours"], whole["most"]) == (5, 15, 0.15, 5)
 
 
+@pytest.mark.parametrize("job", ["stats", "prepare"])
+def test_recordings_without_audio_are_listed(cli, works, job):
+    ids = ["Kyrie/a", "Kyrie/b", "Gloria/a", "Credo/lost", "Gloria/lost"]
+    (works / "list1.list").write_text("".join(f"{id_}\n" for id_ in ids))
+    (works / "list2.list").write_text("")
+    words = [f"job={job}", "task=csi", "data=covers80", f"data.root={works}", "data.valid=0", "data.test=0"]
+    done = cli(*words)
+    assert done.status == 0, done.err
+    assert read(done.folder / "missing.csv") == [{"id": id_, "corpus": "covers80"} for id_ in ids[-2:]]
+    assert f"2 listed recordings have no audio, see {done.folder / 'missing.csv'}" in done.out
+    (works / "list1.list").write_text("".join(f"{id_}\n" for id_ in ids[:3]))
+    done = cli(*words)
+    assert not (done.folder / "missing.csv").exists()
+    assert "no audio" not in done.out
+
+
 def test_no_works(cli, corpus):
     done = cli("job=stats", "data=folder", f"data.root={corpus}")
     assert done.status == 2

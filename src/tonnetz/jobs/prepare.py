@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import polars as pl
 from omegaconf import DictConfig
 
 from tonnetz.data import AudioData
-from tonnetz.manifest import Run
+from tonnetz.manifest import Run, write_csv
 from tonnetz.tracks import SPLITS, fingerprint
 
 
@@ -16,6 +18,7 @@ def run(cfg: DictConfig, run: Run) -> None:
 
     data = build_data(cfg, connect(cfg.frontend))
     show(data)
+    tell_missing(data, run.folder)
     if cfg.job.features:
         store = data.features()
         print(f"features: {int(store.frames.sum()):,} frames in {store.folder}")
@@ -32,6 +35,18 @@ def summary(data: AudioData) -> dict[str, object]:
         "coverage": {corpus.name: corpus.coverage for corpus in data.corpora if corpus.coverage},
         "partition": data.partition,
     }
+
+
+def tell_missing(data: AudioData, folder: Path) -> None:
+    """Write `missing.csv`, the recordings that the corpora list but have no audio of, and say so; nothing for none."""
+    corpora = [*data.corpora, *(chosen.corpus for chosen in data.sets.values())]
+    lost = [(corpus.name, id_) for corpus in corpora for id_ in (corpus.coverage or {}).get("missing", [])]
+    path = folder / "missing.csv"
+    path.unlink(missing_ok=True)  # of an earlier run in this folder
+    if lost:
+        write_csv(path, [{"id": id_, "corpus": name} for name, id_ in dict.fromkeys(lost)])
+        some = "1 listed recording has" if len(lost) == 1 else f"{len(lost)} listed recordings have"
+        print(f"{some} no audio, see {path}")
 
 
 def show(data: AudioData) -> None:

@@ -20,7 +20,7 @@ ALL = "all"
 
 def run(cfg: DictConfig, run: Run) -> None:
     """Print and write the numbers of works, recordings and hours, and how many performances a work has."""
-    frame = read_list(cfg.job.table) if cfg.job.table else _corpus(cfg)
+    frame = read_list(cfg.job.table) if cfg.job.table else _corpus(cfg, run.folder)
     works = per_work(frame)
     rows = [describe(works, name) for name in _splits(frame)]
     spread = distribution(works)
@@ -35,10 +35,15 @@ def run(cfg: DictConfig, run: Run) -> None:
     run.facts["works"] = {row["split"]: row for row in rows}
 
 
-def _corpus(cfg: DictConfig) -> pl.DataFrame:
+def _corpus(cfg: DictConfig, folder: Path) -> pl.DataFrame:
+    """The tracks of the corpora of `data`; recordings without audio are written into the folder."""
     from tonnetz.build import build_data, connect
+    from tonnetz.jobs.prepare import tell_missing
 
-    return build_data(cfg, connect(cfg.frontend)).table
+    data = build_data(cfg, connect(cfg.frontend))
+    table = data.table  # reading it finds what is missing
+    tell_missing(data, folder)
+    return table
 
 
 def _splits(frame: pl.DataFrame) -> list[str]:
