@@ -20,9 +20,10 @@ def write_predictions(folder: Path, found: list[dict[str, Any]], classes: Sequen
         two.open("w", newline="") as file,
     ):
         table = csv.writer(file)
-        table.writerow(["path", "labels", *classes])
+        place = ["id", "path"] if any("id" in item for item in found) else ["path"]
+        table.writerow([*place, "labels", *classes])
         for item in found:
-            line = {key: item[key] for key in ("path", "labels", "probabilities")}
+            line = {key: item[key] for key in (*place, "labels", "probabilities")}
             if timeline:
                 rows = zip(item["start"], item["end"], item["windows"].tolist(), strict=True)
                 line["timeline"] = [
@@ -34,7 +35,8 @@ def write_predictions(folder: Path, found: list[dict[str, Any]], classes: Sequen
                     for s, e, w in rows
                 ]
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-            table.writerow([item["path"], ";".join(item["labels"]), *(item["probabilities"][c] for c in classes)])
+            cells = [*(item[key] for key in place), ";".join(item["labels"])]
+            table.writerow([*cells, *(item["probabilities"][c] for c in classes)])
     if timeline:
         with replacing(folder / "timeline.csv") as part, part.open("w", newline="") as file:
             table = csv.writer(file)

@@ -16,6 +16,7 @@ from tonnetz.atomic import replacing
 from tonnetz.errors import UserError, suggest
 
 SPLITS = ("train", "valid", "test")
+KEY, DRAWN = "\0key", "\0split"  # columns for the time of a computation
 
 # Fixed columns; a corpus may add more (pitch, dynamic, key_shift, ...), which are carried along untouched.
 SCHEMA: dict[str, Any] = {
@@ -181,18 +182,18 @@ def split_tracks(frame: pl.DataFrame, valid: float, test: float, seed: int) -> p
     """
     if not 0 <= valid < 1 or not 0 <= test < 1 or valid + test >= 1:
         raise UserError(f"data.valid={valid} data.test={test}: fractions must be in [0, 1) and leave some for training")
-    key = recordings(frame).alias("key")
-    frame = frame.with_columns(key).with_columns(pl.col("split").fill_null(pl.col("split").max().over("key")))
+    key = recordings(frame).alias(KEY)  # names that no list has for a column
+    frame = frame.with_columns(key).with_columns(pl.col("split").fill_null(pl.col("split").max().over(KEY)))
     todo = frame.filter(pl.col("split").is_null())
     if todo.height:
         labels = pl.col("labels").list.explode(keep_nulls=False, empty_as_null=False)
-        groups = todo.group_by("key").agg(labels, pl.len().alias("size")).sort("key")
+        groups = todo.group_by(KEY).agg(labels, pl.len().alias("size")).sort(KEY)
         fractions = _open_fractions(frame, valid, test)
         chosen = _stratify(groups["labels"].to_list(), groups["size"].to_numpy(), fractions, seed)
-        split = groups.select("key", pl.Series("new", [SPLITS[i] for i in chosen], dtype=pl.String))
-        frame = frame.join(split, on="key", how="left", maintain_order="left")
-        frame = frame.with_columns(pl.coalesce("split", "new").alias("split")).drop("new")
-    return frame.drop("key")
+        split = groups.select(KEY, pl.Series(DRAWN, [SPLITS[i] for i in chosen], dtype=pl.String))
+        frame = frame.join(split, on=KEY, how="left", maintain_order="left")
+        frame = frame.with_columns(pl.coalesce("split", DRAWN).alias("split")).drop(DRAWN)
+    return frame.drop(KEY)
 
 
 def _open_fractions(frame: pl.DataFrame, valid: float, test: float) -> np.ndarray:

@@ -192,7 +192,7 @@ def test_annotations_and_previews_from_nothing(mtg, keys, tmp_path, served, monk
         shutil.move(home / "audio", served.folder / name / "audio")
         for path in (served.folder / name / "audio").iterdir():
             path.rename(path.with_suffix(".mp3"))
-        with zipfile.ZipFile(served.folder / name / "master", "w") as archive:
+        with zipfile.ZipFile(served.folder / name / "master.zip", "w") as archive:
             for path in sorted(path for path in home.rglob("*") if path.is_file()):
                 archive.write(path, f"{name}-master/{path.relative_to(home)}")
         shutil.rmtree(home)
@@ -200,6 +200,12 @@ def test_annotations_and_previews_from_nothing(mtg, keys, tmp_path, served, monk
     monkeypatch.setattr(GiantStepsKey, "home", f"{served.url}/{MTG}/audio")
     monkeypatch.setattr(GiantStepsKey, "backup", f"{served.url}/{KEY}/audio")
     corpus = GiantStepsKey(tmp_path / "new", download=True)
-    corpus.fetch()
+    (served.folder / MTG).rename(served.folder / "away")
+    with pytest.raises(UserError, match=r"master\.zip: 404"):
+        corpus.fetch()
+    (served.folder / "away").rename(served.folder / MTG)
+    for _ in range(2):
+        corpus.fetch()
+    assert len(served.asked) == 3 + 6
     assert len(list(corpus.tracks())) == 6
     assert (tmp_path / "new" / MTG / f"{MTG}-master/audio/5061.LOFI.mp3").is_file()

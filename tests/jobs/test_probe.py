@@ -128,6 +128,57 @@ def test_the_winner_answers_for_other_recordings(cli, trained, corpus, tmp_path)
         assert line["probabilities"]["buzz"] == pytest.approx(before[str(corpus / kind / "0.wav")], abs=1e-3)
 
 
+def test_songs_of_several_tracks_are_judged_as_one_everywhere(cli, trained, corpus, tmp_path):
+    """Tracks that share a value of `job.unit` are one in the test, in the report and in what is kept for a rerun."""
+    with (tmp_path / "list.csv").open("w") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "labels", "split", "song", "half", "key", "total", "number", "new", "level"])
+        for path in sorted(corpus.glob("*/*.wav")):
+            i, kind = int(path.stem), path.parent.name
+            split = "train" if i < 4 else "valid" if i < 7 else "test"
+            writer.writerow([path, kind, split, f"{kind}{i // 2}", f"{kind}{i // 5}", "C minor", 1, 2, "x", i + 0.5])
+    data = ["data=csv", f"data.root={tmp_path / 'list.csv'}", "data.corpus.missing=fail"]
+    words = [*FAST, trained, *data[:2], "job.baselines=[constant]", "job.seeds=1", "job.train=mean"]
+    words += ["job.aggregate=[vote,prob]"]
+    one = cli(*words, "job.unit=song", run="one")
+    assert one.status == 0, one.err
+    result = one.json("probe.json")
+    assert (result["unit"], result["units"]) == ("song", {"train": 6, "valid": 6, "test": 6})
+    assert "judged by song (6/6/6)" in (one.folder / "probe.md").read_text()
+    files = set((one.folder / "parts").iterdir())
+    assert cli(*words, "job.unit=half", run="one").status == 0
+    assert set((one.folder / "parts").iterdir()) > files  # other units are another search
+    single = cli(*words, run="single")
+    assert single.status == 0, single.err
+    refused = cli("job=report", f"job.runs=[{one.folder},{single.folder}]", run="report")
+    assert refused.status == 2
+    assert "differ in unit: half and None" in refused.err
+    assert cli(*words, "job.unit=song", run="one").status == 0
+    applied = cli("job=probe", f"job.apply={one.folder}", *data[:2], run="applied")
+    assert applied.status == 0, applied.err
+    said = pl.read_csv(applied.folder / "predictions.csv")
+    assert said.height == 15
+    assert said["id"].is_unique().all()
+    songs = {f"{path.parent.name}{int(path.stem) // 2}" for path in corpus.glob("*/*.wav") if int(path.stem) >= 7}
+    tested = said.filter(pl.col("id").is_in(songs))
+    right = [name.startswith(label) for name, label in tested.select("id", "labels").iter_rows()]
+    assert np.mean(right) == pytest.approx(one.json("probe.json")["rows"][0]["test"]["accuracy"])
+    keys = cli(*words, "job.target=key", "job.kind=key", "job.aggregate=prob", run="keys")
+    assert keys.status == 0, keys.err
+    level = cli(*words, "job.target=level", "job.aggregate=prob", run="level")
+    assert level.status == 2  # a name that is settled elsewhere
+    numbers = cli(*words, "job.target=total", "job.kind=number", "job.aggregate=prob", run="numbers")
+    assert "is the same for all training tracks" in numbers.err
+
+
+def test_runs_of_one_name_are_told_apart(cli, trained, tmp_path):
+    done = [cli(*FAST, trained, "job.baselines=[constant]", "job.seeds=1", run=f"{name}/0") for name in "ab"]
+    assert [one.status for one in done] == [0, 0]
+    report = cli("job=report", f"job.runs=[{done[0].folder},{done[1].folder}]", run="report")
+    assert report.status == 0, report.err
+    assert list(report.json("report.json")["rows"]) == ["a/0", "b/0", "constant"]
+
+
 @pytest.mark.parametrize("join", ["concat", "sum"])
 def test_numbers_are_said_in_their_own_unit(cli, trained, corpus, join):
     words = [

@@ -154,10 +154,40 @@ def test_processes_share_a_folder_of_vectors(cli, trained, corpus, tmp_path, mon
     other = cli("job=embed", best(trained), f"job.npy={folder}", "job.layer=output", run="other")
     assert other.status == 2
     assert "holds vectors of another model, layer or window" in other.err
-    for wrong in ("[3,3]", "[0]"):
+    for wrong in ("[3,3]", "[0]", "1", "[a,b]", "[0.5,2]"):
         done = cli("job=embed", best(trained), f"job.shard={wrong}", run="wrong")
         assert done.status == 2
         assert "of n processes the i-th, counted from 0" in done.err
+
+
+def test_a_file_of_vectors_stays_that_of_its_recording(cli, trained, corpus, tmp_path):
+    folder, place = tmp_path / "vectors", tmp_path / "other" / "0.wav"
+    place.parent.mkdir()
+    place.write_bytes((corpus / "sine" / "0.wav").read_bytes())
+    words = ["job=embed", best(trained), f"job.npy={folder}"]
+    assert cli(*words, f"job.inputs={place}", run="first").status == 0
+    vector = np.load(folder / "0.npy")
+    other = cli(*words, f"job.inputs={corpus / 'buzz' / '0.wav'}", run="second")
+    assert other.status == 2
+    assert f"0.npy is of {place}, not of" in other.err
+    place.write_bytes((corpus / "buzz" / "0.wav").read_bytes())
+    again = cli(*words, f"job.inputs={place}", run="third")
+    assert again.status == 0, again.err
+    assert not np.allclose(np.load(folder / "0.npy"), vector)
+    (place.parent / "1.wav").write_bytes(b"")
+    for run in ("fourth", "fifth"):  # only the bad one is left
+        skipped = cli(*words, f"job.inputs={place.parent}", "data.on_error=skip", run=run)
+        assert skipped.status == 0, skipped.err
+        assert "left out" in skipped.err
+    assert cli(*words, f"job.inputs={place.parent}", run="sixth").status == 2
+
+
+def test_labels_that_the_model_does_not_know_do_not_matter(cli, trained, corpus, tmp_path):
+    (tmp_path / "sounds" / "gong").mkdir(parents=True)
+    (tmp_path / "sounds" / "gong" / "0.wav").write_bytes((corpus / "sine" / "0.wav").read_bytes())
+    done = cli("job=embed", best(trained), "data=folder", f"data.root={tmp_path / 'sounds'}", run="gong")
+    assert done.status == 0, done.err
+    assert pl.read_csv(done.folder / "embeddings.csv")["labels"].to_list() == ["gong"]
 
 
 def test_embed_windows_of_a_layer(cli, trained):

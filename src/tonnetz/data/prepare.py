@@ -20,6 +20,7 @@ from tonnetz.progress import progress_bar
 from tonnetz.tracks import table, write_table
 
 FACTS = ("audio", "header", "samples", "peak", "level")  # of a prepared file, as the journal keeps them
+TOTAL = "\0total"  # a column for the time of a computation, by a name that no list has
 PEAK = 0.99  # prepared files are scaled to this peak, so 16 bits are well used
 
 
@@ -177,15 +178,15 @@ def _locate(rows: pl.DataFrame, facts: dict[str, dict[str, Any]], rate: int) -> 
     """Join rows with where their audio lies; excerpts (offset, duration) become first sample and sample count."""
     found = pl.DataFrame(
         [
-            {"path": path, "total": f["samples"], **{k: f[k] for k in ("audio", "header", "peak", "level")}}
+            {"path": path, TOTAL: f["samples"], **{k: f[k] for k in ("audio", "header", "peak", "level")}}
             for path, f in facts.items()
         ]
     )
     frame = rows.join(found, on="path", how="inner", maintain_order="left")
     first = (pl.col("offset") * rate).round().cast(pl.Int64)
     wanted = (pl.col("duration") * rate).round().cast(pl.Int64)
-    frame = frame.with_columns(first=pl.min_horizontal(first, "total"))
-    left = pl.col("total") - pl.col("first")
+    frame = frame.with_columns(first=pl.min_horizontal(first, TOTAL))
+    left = pl.col(TOTAL) - pl.col("first")
     frame = frame.with_columns(
         samples=pl.when(pl.col("offset") > 0)
         .then(pl.min_horizontal(wanted.fill_null(left), left))
@@ -195,4 +196,4 @@ def _locate(rows: pl.DataFrame, facts: dict[str, dict[str, Any]], rate: int) -> 
     if outside.height:
         path, offset = outside.select("path", "offset").row(0)
         raise UserError(f"{path}: the excerpt at {offset} s lies outside the file; correct its offset")
-    return frame.with_columns(duration=pl.col("samples") / rate).drop("total")
+    return frame.with_columns(duration=pl.col("samples") / rate).drop(TOTAL)

@@ -34,7 +34,10 @@ FACTS = (
 )  # columns with a meaning of their own
 # Columns that a list may not bring along: they are settled elsewhere.
 RESERVED = frozenset(
-    ["labels", "unknown", "notes", "path", "audio", "first", "samples", "peak", "level", "sample_rate", "corpus"]
+    {
+        *("labels", "unknown", "notes", "path", "audio", "header", "first", "samples", "peak", "level"),
+        *("sample_rate", "corpus", "number"),
+    }
 )
 
 

@@ -15,7 +15,7 @@ from tonnetz.metrics.key import KEYS, parse_key
 
 TRAIN, VALID = 100, 16  # of the 116 shares of artists
 KEY, MTG = "giantsteps-key-dataset", "giantsteps-mtg-key-dataset"
-ANNOTATIONS = "https://codeload.github.com/GiantSteps/{}/zip/refs/heads"  # as archives
+ANNOTATIONS = "https://github.com/GiantSteps/{}/archive/refs/heads"
 
 
 class GiantStepsKey(DownloadableList):
@@ -44,9 +44,10 @@ class GiantStepsKey(DownloadableList):
         if not self.download:
             super().fetch(progress)
             return
-        if not self._homes():
-            for name in (KEY, MTG):
-                fetch(ANNOTATIONS.format(name), [Asset({"master": None}, into=name)], self.root)
+        homes = self._homes()
+        if not homes or any(home.is_relative_to(self.root / name) for home in homes for name in (KEY, MTG)):
+            for name in (KEY, MTG):  # again where an earlier call broke off between the two
+                fetch(ANNOTATIONS.format(name), [Asset({"master.zip": None}, into=name)], self.root)
         here = {path.name for path in self.audio_files()}
         todo = [row for row in self._songs() if f"{row['audio']}.mp3" not in here]
         lost: dict[str, str] = {}

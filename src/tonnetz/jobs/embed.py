@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from tonnetz.quiet import quiet
 from tonnetz.tracks import SPLITS
 from tonnetz.windows import mean_by_row
 
+SOURCES = "sources.{}.jsonl"  # beside vectors in files: of which recording each is, a list for each process
 PORTION = 256  # recordings after which vectors are written
 COLUMNS = ("id", "path", "split", "labels", "work")  # of the table beside the vectors
 
@@ -47,17 +49,24 @@ def run(cfg: DictConfig, run: Run) -> None:
         table = table.with_columns(pl.Series("name", _names(table["path"].to_list())))
     elif target:
         table = table.with_columns(name="id")
-    table = _shard(table, list(cfg.job.shard))
-    if target:
+    table, held = _shard(table, cfg.job.shard), 0
+    if target and len(table):
         claim(target, experiment, cfg.job.layer, cfg.job.windows)
-        there = [readable(target / f"{name}.npy") for name in table["name"]]
-        table = table.filter(~pl.Series(there, dtype=pl.Boolean))
-        if any(there):
-            print(f"{target}: has {sum(there)} of {len(there)} files already; they are not embedded again")
-        if not len(table):
-            return
+        done = there(target, table)
+        table, held = table.filter(~done), int(done.sum())
+        if held:
+            print(f"{target}: has {held} of {len(done)} files already; they are not embedded again")
+    if not len(table):
+        print("nothing is left to embed")
+        return
     errors: dict[str, str] = {}
-    vectors, rows, starts = _embed(cfg.job, experiment, table, target, device, errors)
+    found = _embed(cfg.job, experiment, table, target, device, errors)
+    if found is None and not errors:
+        raise UserError("nothing could be embedded: no recording has a window")
+    if found is None:
+        report_bad(errors, run.folder, experiment.cfg.data.on_error, held)
+        return
+    vectors, rows, starts = found
     table = table.select(name for name in COLUMNS if name in table.columns).with_row_index("row")
     write_embeddings(run.folder, vectors, rows, starts, table)
     print(f"{len(vectors):,} vectors of {vectors.shape[1]} dimensions: {run.folder / 'embeddings.safetensors'}")
@@ -73,11 +82,12 @@ def _recordings(cfg: DictConfig, experiment: Experiment) -> pl.DataFrame:
     return pl.concat([experiment.data.split(name) for name in SPLITS])
 
 
-def _shard(table: pl.DataFrame, shard: list[int]) -> pl.DataFrame:
+def _shard(table: pl.DataFrame, shard: Any) -> pl.DataFrame:
     """Every n-th row, beginning with row i, of a shard [i, n]. Raises UserError for another one."""
-    if len(shard) != 2 or not 0 <= shard[0] < shard[1]:
+    i, n = shard if isinstance(shard, Sequence) and len(shard) == 2 else (None, None)
+    if not isinstance(i, int) or not isinstance(n, int) or not 0 <= i < n:
         raise UserError(f"job.shard={shard}: is [i, n]: of n processes the i-th, counted from 0")
-    return table.gather_every(shard[1], shard[0])
+    return table.gather_every(n, i)
 
 
 def claim(folder: Path, experiment: Experiment, layer: str | None, windows: bool) -> None:
@@ -86,13 +96,41 @@ def claim(folder: Path, experiment: Experiment, layer: str | None, windows: bool
     facts: dict[str, Any] = {"model": model_fingerprint(experiment.task), "layer": layer, "windows": windows}
     facts |= {"span": plan.span, "hop": plan.hop}
     path = folder / "embedding.json"
-    if path.is_file():
-        if json.loads(path.read_text()) != facts:
-            raise UserError(f"job.npy={folder}: holds vectors of another model, layer or window; take another folder")
-    elif any(folder.rglob("*.npy")):
-        raise UserError(f"job.npy={folder}: holds vectors whose model is not known; take another folder")
-    else:
+    if not any(folder.rglob("*.npy")):
         write_json(path, facts)
+    elif not path.is_file():
+        raise UserError(f"job.npy={folder}: holds vectors whose model is not known; take another folder")
+    elif json.loads(path.read_text()) != facts:
+        raise UserError(f"job.npy={folder}: holds vectors of another model, layer or window; take another folder")
+
+
+def there(folder: Path, table: pl.DataFrame) -> pl.Series:
+    """Which rows (N,) have a file in `folder` that is their own. One whose sound has changed is embedded anew.
+
+    Raises UserError where a file of that name is another recording's.
+    """
+    known: dict[str, set[tuple[str, str]]] = {}
+    for path in folder.glob(SOURCES.format("*")):
+        for line in path.read_text().splitlines():
+            name, place, mark = json.loads(line)
+            known.setdefault(name, set()).add((place, mark))
+    found = []
+    for name, place, mark in zip(table["name"], table["path"], _marks(table), strict=True):
+        others = {path for path, _ in known.get(name, set())} - {place}
+        if others:
+            other = min(others)
+            raise UserError(f"job.npy={folder}: {name}.npy is of {other}, not of {place}; take another folder")
+        found.append((place, mark) in known.get(name, set()) and readable(folder / f"{name}.npy"))
+    return pl.Series(found, dtype=pl.Boolean)
+
+
+def _marks(table: pl.DataFrame) -> list[str]:
+    """What changes when a recording does: size and time of its file; nothing of a web address."""
+    marks = []
+    for path in table["path"]:
+        stat = os.stat(path) if os.path.exists(path) else None
+        marks.append(f"{stat.st_size}-{stat.st_mtime_ns}" if stat else "")
+    return marks
 
 
 def readable(path: Path) -> bool:
@@ -110,17 +148,20 @@ def _embed(
     target: Path | None,
     device: torch.device,
     errors: dict[str, str],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Vectors (M, D), rows of the table (M,) and starts (M,), portion by portion, each written to `target`."""
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Vectors (M, D), rows of the table (M,) and starts (M,), portion by portion, each written to `target`; or none."""
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     with torch.inference_mode(), progress_bar("embedding") as advance:
         for begin in range(0, len(table), PORTION):
             portion = table[begin : begin + PORTION]
+            marks = _marks(portion) if target else []
             bad: dict[int, str] = {}
             if job.inputs:
                 batches = file_batches(experiment, portion["path"].to_list(), experiment.data.plan, bad)
             else:
-                batches = iter(experiment.data.windows_of(portion.drop("name", strict=False)))
+                nothing = pl.lit(None, pl.List(pl.String))  # labels that the model may not know play no part
+                rows_of = portion.drop("name", strict=False).with_columns(labels=nothing, unknown=nothing)
+                batches = iter(experiment.data.windows_of(rows_of))
             found = [_of_batch(experiment, batch, device, job.layer) for batch in batches]
             errors |= {portion["path"][i]: reason for i, reason in bad.items()}
             advance(begin + len(portion), len(table))
@@ -132,10 +173,14 @@ def _embed(
                 vectors = mean_by_row(vectors, index, len(rows))
                 starts = torch.zeros(len(rows))
             if target:
-                write_npy(target, vectors, rows, portion["name"].to_list(), job.windows)
+                names = portion["name"].to_list()
+                write_npy(target, vectors, rows, names, job.windows)
+                told = [(names[i], portion["path"][i], marks[i]) for i in rows.unique().tolist()]
+                with (target / SOURCES.format("-".join(map(str, job.shard)))).open("a") as file:
+                    file.writelines(json.dumps(one) + "\n" for one in told)
             parts.append((vectors, rows + begin, starts))
     if not parts:
-        raise UserError(next(iter(errors.values()), "nothing could be embedded"))
+        return None
     vectors, rows, starts = (torch.cat(values) for values in zip(*parts, strict=True))
     return vectors, rows, starts
 

@@ -32,7 +32,7 @@ from tonnetz.probing.folder import Lost, read_folder
 from tonnetz.probing.goal import Goal
 from tonnetz.probing.grid import Probe, Protocol, expand
 from tonnetz.probing.lead import add_leads, best
-from tonnetz.probing.search import Settings, Units, judged, search
+from tonnetz.probing.search import Settings, Units, judged, search, unit_of
 from tonnetz.probing.slices import Slices
 from tonnetz.probing.tables import brief, caption, flat, markdown, name_of, score_bars, show_all
 from tonnetz.probing.targets import constant, fraction_of, targets
@@ -66,7 +66,7 @@ def run(cfg: DictConfig, run: Run) -> float | None:
     rules = tuple(preset["aggregate"])
     goal.check(rules)
     settings = Settings(preset["train"], rules, cfg.job.seeds, cfg.seed, cfg.job.draws, str(device))
-    units = find_units(frames, cfg.job.unit)
+    units = {split: unit_of(frame, cfg.job.unit) for split, frame in frames.items()}
     known = knowledge(subject, frames)
     rows: list[Row] = []
     own, beside = features_of(cfg, subject, given, data, frames, preset, device)
@@ -89,8 +89,13 @@ def run(cfg: DictConfig, run: Run) -> float | None:
         rows += part
     facts: dict[str, Any] = {"preset": cfg.job.preset, "protocol": asdict(protocol), "axes": preset["axes"]}
     facts |= {"settings": asdict(settings), "target": target, "goal": asdict(goal), "seed": cfg.seed}
-    facts |= {"checkpoint": str(cfg.ckpt) if subject else None, "data": summary(data), "tail": cfg.job.tail}
-    facts |= {"window": cfg.job.window, "hop": cfg.job.hop}
+    facts |= {
+        "checkpoint": str(Path(cfg.ckpt).absolute()) if subject else None,
+        "data": summary(data),
+        "tail": cfg.job.tail,
+    }
+    facts |= {"window": cfg.job.window, "hop": cfg.job.hop, "unit": cfg.job.unit}
+    facts["units"] = {split: len(number.unique()) for split, number in units.items()}
     facts["slices"] = asdict(preset["slices"]) if preset["slices"] else None
     facts["model"] = model_fingerprint(subject.task) if subject else None
     facts["pretraining"] = known
@@ -226,21 +231,6 @@ def knowledge(subject: Experiment | None, frames: Mapping[str, pl.DataFrame]) ->
     if counts["test"]:
         print(f"transductive: the checkpoint has learned from {counts['test']} of {frames['test'].height} test tracks")
     return {"stages": found["stages"], "seen": counts}
-
-
-def find_units(frames: Mapping[str, pl.DataFrame], column: str | None) -> Units:
-    """Numbers of what is judged together: each track, or equal values of a column."""
-    if column is None:
-        return {split: torch.arange(frame.height) for split, frame in frames.items()}
-    for frame in frames.values():
-        if column not in frame.columns:
-            raise UserError(f"job.unit={column}: the track table has no such column{suggest(column, frame.columns)}")
-        if frame[column].null_count():
-            raise UserError(f"job.unit={column}: is empty for some tracks; choose another column")
-    return {
-        split: torch.from_numpy(frame[column].rank("dense").cast(pl.Int64).to_numpy(writable=True))
-        for split, frame in frames.items()
-    }
 
 
 Subjects = list[tuple[Features, list[tuple[str, Features]]]]

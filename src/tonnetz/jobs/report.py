@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tonnetz.probing.lead import add_leads, best
 from tonnetz.probing.tables import brief, caption, flat, markdown, name_of, score_bars, show_all
 
 FACTS = ("preset", "protocol", "target", "seed", "split", "data", "checkpoint", "transductive", "pretraining")
-SAME = ("target", "goal", "split")  # what results must share to stand in one table
+SAME = ("target", "goal", "split", "unit", "protocol", "tail", "slices")  # of results in one table
 
 
 def run(cfg: DictConfig, run: Run) -> None:
@@ -28,7 +29,8 @@ def run(cfg: DictConfig, run: Run) -> None:
     for name, result in results.items():
         check(first, result, names[0], name)
     metric = cfg.job.metric or first["goal"]["monitor"]
-    rows = joined({Path(name).name: result for name, result in results.items()})
+    short = dict(zip(results, tails(list(results)), strict=True))
+    rows = joined({short[name]: result for name, result in results.items()})
     for name, row in rows.items():
         if metric not in row["test"]:
             raise UserError(f"job.metric={metric}: {name} has {', '.join(row['test'])}")
@@ -37,7 +39,7 @@ def run(cfg: DictConfig, run: Run) -> None:
     facts = {name: {key: result[key] for key in FACTS if key in result} for name, result in results.items()}
     table = [flat(row, metric) | {"features": name} for name, row in rows.items()]
     write_csv(run.folder / "report.csv", table)
-    lacking = complaints({Path(name).name: result for name, result in results.items()})
+    lacking = complaints({short[name]: result for name, result in results.items()})
     found = {"runs": names, "metric": metric, "facts": facts, "rows": rows, "lacking": lacking}
     write_json(run.folder / "report.json", found)
     with replacing(run.folder / "report.md") as part:
@@ -46,6 +48,14 @@ def run(cfg: DictConfig, run: Run) -> None:
     show_all(table, metric, caption(first), run.folder / "report.csv")
     print(*lacking, sep="\n", end="\n" if lacking else "")
     run.facts["report"] = {name: row["test"] for name, row in rows.items()}
+
+
+def tails(names: Sequence[str]) -> list[str]:
+    """The ends of paths, as short as they all differ."""
+    parts = [Path(name).absolute().parts for name in names]
+    sizes = range(1, 1 + max(map(len, parts)))
+    size = next((n for n in sizes if len({part[-n:] for part in parts}) == len(names)), sizes[-1])
+    return ["/".join(part[-size:]) for part in parts]
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -62,8 +72,12 @@ def read(folder: Path) -> dict[str, Any]:
 def check(first: dict[str, Any], other: dict[str, Any], a: str, b: str) -> None:
     """Raise UserError for results that must not stand in one table."""
     for key in SAME:
-        if first[key] != other[key]:
-            raise UserError(f"job.runs: {a} and {b} differ in {key}: {first[key]} and {other[key]}; report them apart")
+        one, two = first.get(key), other.get(key)  # null where it was not written yet
+        if one != two:
+            raise UserError(f"job.runs: {a} and {b} differ in {key}: {one} and {two}; report them apart")
+    train = [result["settings"]["train"] for result in (first, other)]
+    if train[0] != train[1]:
+        raise UserError(f"job.runs: {a} and {b} differ in job.train: {train[0]} and {train[1]}; report them apart")
     mark = [result["data"]["fingerprint"] for result in (first, other)]
     if mark[0] != mark[1]:
         raise UserError(f"job.runs: {a} and {b} were judged on other data ({mark[0]} and {mark[1]}); report them apart")

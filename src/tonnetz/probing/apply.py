@@ -22,7 +22,7 @@ from tonnetz.probing.baselines import subjects
 from tonnetz.probing.features import Features, concatenated, extract, plan_within, summable
 from tonnetz.probing.goal import Goal
 from tonnetz.probing.lead import best
-from tonnetz.probing.search import evaluation_examples, read_kept
+from tonnetz.probing.search import evaluation_examples, read_kept, unit_of
 from tonnetz.probing.slices import Slices
 from tonnetz.tracks import SPLITS
 
@@ -39,17 +39,21 @@ def apply(cfg: DictConfig, run: Run, device: torch.device) -> None:
     frame = pl.concat([subject.data.split(split) for split in SPLITS], how="diagonal_relaxed")
     features = features_like(subject, frame, facts, row, device)
     goal = Goal(**{**facts["goal"], "names": tuple(facts["goal"]["names"])})
-    score = answers(goal, features, row, facts, folder)
+    unit = unit_of(frame, facts["unit"])
+    score = answers(goal, features, unit, row, facts, folder)
+    name = facts["unit"] or "id"
+    told = frame.with_columns(unit=unit.numpy()).unique("unit", keep="first").sort("unit")
+    places = list(told.select(pl.col(name).alias("id"), "path").iter_rows(named=True))
     if goal.kind == "number":
-        names = [f"predicted_{name}" for name in goal.names]
+        names = [f"predicted_{column}" for column in goal.names]
         rows = [dict(zip(names, values, strict=True)) for values in score.T.tolist()]
-        places = frame.select("id", "path").iter_rows(named=True)
         write_csv(run.folder / "predictions.csv", [{**place, **one} for place, one in zip(places, rows, strict=True)])
     else:
-        found = [judgement(path, goal, each) for path, each in zip(frame["path"], score.T, strict=True)]
+        found = [{**place, **judgement(goal, each)} for place, each in zip(places, score.T, strict=True)]
         write_predictions(run.folder, found, goal.names, timeline=False)
         show(found)
-    print(f"{row['features']} of {folder}: {frame.height} tracks judged: {run.folder / 'predictions.csv'}")
+    what = "tracks" if name == "id" else f"values of '{name}'"
+    print(f"{row['features']} of {folder}: {len(places)} {what} judged: {run.folder / 'predictions.csv'}")
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
@@ -68,6 +72,8 @@ def read_run(folder: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
 def find_subject(cfg: DictConfig, folder: Path, facts: Mapping[str, Any]) -> Experiment:
     """The checkpoint that was probed, with the data of the command line. Raises UserError when it is another."""
     cfg.ckpt = cfg.ckpt or facts["checkpoint"]
+    if not Path(cfg.ckpt).is_file():
+        raise UserError(f"{cfg.ckpt}: the checkpoint that {folder} has probed is not there; say where, ckpt=FILE")
     subject, path = restore(cfg, list(HydraConfig.get().overrides.task))
     if model_fingerprint(subject.task) != facts["model"]:
         raise UserError(f"ckpt={path}: is not the encoder that {folder} has probed; leave ckpt out, or probe this one")
@@ -86,23 +92,22 @@ def features_like(
     return (summable if "taps" in row else concatenated)(parts, row["features"])
 
 
-def answers(goal: Goal, features: Features, row: Mapping[str, Any], facts: Mapping[str, Any], folder: Path) -> Tensor:
-    """Chances of classes, or numbers, (K, N) of every track."""
-    tracks = int(features.row["test"].max()) + 1
-    rule, nothing = row["rule"], torch.zeros(tracks)
-    train = facts["settings"]["train"]
-    examples = evaluation_examples(features, "test", nothing, torch.arange(tracks), (rule,), train)
+def answers(
+    goal: Goal, features: Features, unit: Tensor, row: Mapping[str, Any], facts: Mapping[str, Any], folder: Path
+) -> Tensor:
+    """Chances of classes, or numbers, (K, U) of every unit; `unit` (N,) says of which a track is part."""
+    rule, nothing, count = row["rule"], torch.zeros(len(unit)), len(unit.unique())
+    examples = evaluation_examples(features, "test", nothing, unit, (rule,), facts["settings"]["train"])
     _, probe = read_kept(folder / "parts" / row["weights"])
-    unit = torch.arange(tracks) if examples.unit is None else examples.unit
-    return goal.answers(goal.join(probe.outputs(0, examples.x)[None], unit, tracks, rule)[0], rule)
+    part = torch.arange(count) if examples.unit is None else examples.unit
+    return goal.answers(goal.join(probe.outputs(0, examples.x)[None], part, count, rule)[0], rule)
 
 
-def judgement(path: str, goal: Goal, chances: Tensor) -> dict[str, Any]:
+def judgement(goal: Goal, chances: Tensor) -> dict[str, Any]:
     """Labels and chances (K,) of a track: the likeliest class, or all that are likelier than not."""
     order = chances.argsort(descending=True).tolist()
     chosen = [k for k in order if chances[k] > 0.5] if goal.kind == "multilabel" else order[:1]
     return {
-        "path": path,
         "labels": [goal.names[k] for k in chosen],
         "probabilities": {goal.names[k]: round(chances[k].item(), 6) for k in order},
     }

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 from torch import Tensor
 
 from tonnetz.atomic import replacing
-from tonnetz.errors import UserError
+from tonnetz.errors import UserError, suggest
 from tonnetz.metrics.bootstrap import percentiles, resampled
 from tonnetz.probing.features import Features, mark_of
 from tonnetz.probing.goal import Goal
@@ -48,6 +49,17 @@ class Settings:
             raise UserError(f"job.train={self.train}: known are mean, all, or a number of windows a track")
         if self.seeds < 1 or self.draws < 0:
             raise UserError(f"job.seeds={self.seeds} job.draws={self.draws}: at least 1, and not negative")
+
+
+def unit_of(frame: pl.DataFrame, column: str | None) -> Tensor:
+    """Number (N,) of what each track of a table is judged with: itself, or all of its value in `job.unit`'s column."""
+    if column is None:
+        return torch.arange(frame.height)
+    if column not in frame.columns:
+        raise UserError(f"job.unit={column}: the track table has no such column{suggest(column, frame.columns)}")
+    if frame[column].null_count():
+        raise UserError(f"job.unit={column}: is empty for some tracks; choose another column")
+    return torch.from_numpy(frame[column].rank("dense").cast(pl.Int64).to_numpy(writable=True))
 
 
 def training_examples(features: Features, target: Tensor, keep: Tensor, settings: Settings) -> Examples:
@@ -171,7 +183,9 @@ def search(
 
 
 def _digest(examples: Examples) -> str:
-    return mark_of(x=list(examples.x.shape), target=examples.target.nan_to_num(-7).double().numpy().tobytes().hex())
+    unit = None if examples.unit is None else examples.unit.numpy().tobytes().hex()
+    target = examples.target.nan_to_num(-7).double().numpy().tobytes().hex()
+    return mark_of(x=list(examples.x.shape), target=target, unit=unit)
 
 
 def _judge(

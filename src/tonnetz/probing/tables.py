@@ -31,8 +31,12 @@ def caption(facts: Mapping[str, Any]) -> str:
     split = facts["split"]
     sizes = "/".join(f"{split[name]:,}" for name in SPLITS)
     warning = ", TRANSDUCTIVE: the model has learned from test tracks" if facts.get("transductive") else ""
+    unit = facts.get("unit")
+    sizes += (
+        f" tracks, judged by {unit} ({'/'.join(str(facts['units'][name]) for name in SPLITS)})" if unit else " tracks"
+    )
     return (
-        f"{facts['preset']}: {facts['target']} ({facts['goal']['kind']}), {split.get('name', '')} {sizes} tracks, "
+        f"{facts['preset']}: {facts['target']} ({facts['goal']['kind']}), {split.get('name', '')} {sizes}, "
         f"split seed {split['seed']}, seed {facts['seed']}, data {facts['data']['fingerprint']}{warning}"
     )
 

@@ -65,8 +65,22 @@ def _guess(frames: Frames, columns: list[str]) -> str:
         several = any(bool((f["labels"].drop_nulls().list.len() != 1).any()) for f in frames.values())
         judged = any(bool((f["unknown"].list.len() > 0).any()) for f in frames.values())
         return "multilabel" if several or judged else "classes"
-    kinds = {frame[name].dtype for frame in frames.values() for name in columns} - {pl.Null}
-    return "number" if len(columns) > 1 or any(k.is_float() for k in kinds) else "classes"
+    found = [_numeric(frame[name]) for frame in frames.values() for name in columns]
+    if len(columns) == 1 and any(values is None for values in found):
+        return "classes"
+    fractions = any(values.dtype.is_float() for values in found if values is not None)
+    return "number" if len(columns) > 1 or fractions else "classes"
+
+
+def _numeric(values: pl.Series) -> pl.Series | None:
+    """A column as numbers, whole ones as integers, of a list that has no types too; None for words."""
+    if values.dtype != pl.String:
+        return values if values.dtype.is_numeric() or values.dtype == pl.Null else None
+    for kind in (pl.Int64, pl.Float64):
+        cast = values.cast(kind, strict=False)
+        if cast.null_count() == values.null_count():
+            return cast
+    return None
 
 
 def _multilabel(frames: Frames, columns: list[str]) -> tuple[tuple[str, ...], dict[str, Tensor]]:
@@ -90,10 +104,13 @@ def _numbers(frames: Frames, columns: list[str]) -> tuple[dict[str, Tensor], tup
 
 def _columns(frame: pl.DataFrame, columns: list[str]) -> np.ndarray:
     """Columns of numbers (K, N), NaN where unknown. Raises UserError for words."""
+    found = []
     for name in columns:
-        if not (frame[name].dtype.is_numeric() or frame[name].dtype == pl.Null):
+        values = _numeric(frame[name])
+        if values is None:
             raise UserError(f"job.target={name}: holds {frame[name].dtype}, no numbers; set job.kind=classes")
-    return np.stack([frame[name].cast(pl.Float64).to_numpy() for name in columns])
+        found.append(values.cast(pl.Float64).to_numpy())
+    return np.stack(found)
 
 
 def _binned(frames: Frames, columns: list[str], bins: int) -> tuple[tuple[str, ...], dict[str, Tensor]]:
