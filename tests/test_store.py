@@ -90,3 +90,70 @@ def test_threads_build_the_same(tmp_path):
     for store in (one, four):
         store.out = store.read(np.arange(len(keys)), np.zeros(len(keys), int), 9)[0]
     np.testing.assert_array_equal(one.out, four.out)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def replaced(change):
+    return lambda path: np.save(path, change(np.load(path)))
+
+
+DAMAGES = {
+    "another number of bins": ("_data", replaced(lambda x: x[:, :-1]), "4 numbers of float16, not"),
+    "another type": ("_data", replaced(lambda x: x.astype(np.float32)), "numbers of float32, not"),
+    "fewer frames": ("_data", replaced(lambda x: x[:-1]), "not 33 x 5"),
+    "features cut short": ("_data", cut, "cut short"),
+    "no features": ("_data", empty, "cut short or no array"),
+    "no number": ("_data", replaced(lambda x: np.where(x == x[12, 2], np.nan, x).astype(np.float16)), "NaN"),
+    "places cut short": ("_index", cut, "cut short"),
+    "no places": ("_index", empty, "cut short or no array"),
+    "too few places": ("_index", replaced(lambda x: x[:-1]), "where its 3 recordings begin"),
+    "places out of order": ("_index", replaced(lambda x: x[[0, 2, 1, 3]]), "where its 3 recordings begin"),
+    "places of other features": ("_index", replaced(lambda x: x + x * 2), "33 x 5 numbers of float16, not 99 x 5"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_names_the_file_and_is_mended_by_deleting_it(tmp_path, damage):
+    name, spoil, reason = DAMAGES[damage]
+    expected, _ = built(tmp_path, 3).read(np.arange(3), np.zeros(3, np.int64), 8)
+    path = getattr(built(tmp_path, 3), name)(0)
+    spoil(path)
+    with pytest.raises(UserError, match=rf"{reason}.*; delete it, it is made anew") as error:
+        built(tmp_path, 3).read(np.arange(3), np.zeros(3, np.int64), 8)
+    told = tmp_path / "store" / str(error.value).partition(": damaged")[0]
+    assert told.exists()
+    assert told == path or damage == "places of other features"  # nobody can say which of the two is wrong
+    path.unlink()
+    calls = []
+    again = built(tmp_path, 3, calls)
+    assert calls == [0, 1, 2]
+    np.testing.assert_array_equal(again.read(np.arange(3), np.zeros(3, np.int64), 8)[0], expected)
+
+
+def test_the_damaged_shard_is_named(tmp_path):
+    store = built(tmp_path, SHARD + 2)
+    replaced(lambda x: np.full_like(x, np.inf))(store._data(1))
+    built(tmp_path, SHARD + 2).read(np.array([0]), np.array([0]), 4)
+    with pytest.raises(UserError, match=store._data(1).name):
+        built(tmp_path, SHARD + 2).read(np.array([0, SHARD + 1]), np.array([0, 0]), 4)
+
+
+def test_a_damaged_description_is_named(tmp_path):
+    built(tmp_path, 2)
+    cut(tmp_path / "store" / "store.json")
+    with pytest.raises(UserError, match=r"store\.json: damaged"):
+        built(tmp_path, 2)
+
+
+@pytest.mark.parametrize("value", [np.nan, 1e5])
+def test_what_cannot_be_stored_is_refused(tmp_path, value):
+    store = FeatureStore(tmp_path / "store", "abc", 1, BINS, HOP)
+    with pytest.raises(UserError, match=r"/b\.wav: its features hold NaN, or more than 65504"):
+        store.build(["/a.wav|44", "/b.wav|44"], lambda i: np.where(features(i) == 3, value if i else 3, features(i)))

@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from tonnetz.errors import UserError
 
 Progress = Callable[[int, int], None]
 SHARD = 64  # recordings a file: the unit of resumption
+HIGHEST = float(np.finfo(np.float16).max)  # what can be stored
 
 
 class FeatureStore:
@@ -34,7 +36,7 @@ class FeatureStore:
         self._maps: dict[int, np.ndarray] = {}
         self.keys: list[str] = []
         described = self.folder / "store.json"
-        if described.exists() and json.loads(described.read_text()) != self.facts:
+        if described.exists() and _read_json(described) != self.facts:
             raise UserError(f"{self.folder}: holds features of another front-end; delete it or choose another folder")
 
     def build(
@@ -47,9 +49,14 @@ class FeatureStore:
 
         def flat(i: int) -> np.ndarray:
             block = compute(i)
-            return block.transpose(2, 0, 1).reshape(block.shape[-1], -1).astype(np.float16)  # (T, C * F)
+            with np.errstate(over="ignore"):
+                half = block.transpose(2, 0, 1).reshape(block.shape[-1], -1).astype(np.float16)  # (T, C * F)
+            if not np.isfinite(half).all():
+                place = keys[i].partition("|")[0]
+                raise UserError(f"{place}: its features hold NaN, or more than {HIGHEST:.0f}; leave the recording out")
+            return half
 
-        missing = [(shard, rows) for shard, rows in self._shards() if not self._index(shard).exists()]
+        missing = [(shard, rows) for shard, rows in self._shards() if not self._complete(shard)]
         blocks = ahead(flat, itertools.chain.from_iterable(rows for _, rows in missing), threads)
         for shard, rows in missing:
             held = list(itertools.islice(blocks, len(rows)))
@@ -57,13 +64,16 @@ class FeatureStore:
             _save(self._index(shard), np.cumsum([0, *(len(block) for block in held)]))
             if progress:
                 progress(rows[-1] + 1, len(keys))
-        offsets = [np.load(self._index(shard)) for shard, _ in self._shards()]
+        offsets = [_frames(self._index(shard), len(rows)) for shard, rows in self._shards()]
         self.first = np.concatenate([o[:-1] for o in offsets])  # (recordings,) first frame in its shard
         self.frames = np.concatenate([np.diff(o) for o in offsets])  # (recordings,)
 
     def _shards(self) -> Iterator[tuple[int, range]]:
         for shard, start in enumerate(range(0, len(self.keys), SHARD)):
             yield shard, range(start, min(start + SHARD, len(self.keys)))
+
+    def _complete(self, shard: int) -> bool:
+        return self._index(shard).exists() and self._data(shard).exists()
 
     def _name(self, shard: int) -> str:
         """Shards are named by what they hold, so a changed corpus computes the changed shards only."""
@@ -86,12 +96,17 @@ class FeatureStore:
             sources.append(self._map(row // SHARD)[begin : begin + self.frames[row]])
         tempi = np.ones(len(rows)) if tempi is None else tempi
         out, lengths = take(sources, first, count, tempi, self.floor, repeat)
+        fine = np.isfinite(out).all((1, 2))  # here, as to read all of a large store before its first crop takes long
+        if not fine.all():
+            raise _damaged(self._data(rows[fine.argmin()] // SHARD), "holds NaN or infinity")
         shape = (len(rows), count, self.channels, self.bins)
         return np.ascontiguousarray(out.reshape(shape).transpose(0, 2, 3, 1)), lengths  # (B, C, F, T)
 
     def _map(self, shard: int) -> np.ndarray:
         if shard not in self._maps:
-            self._maps[shard] = np.load(self._data(shard), mmap_mode="r")
+            last = min((shard + 1) * SHARD, len(self.keys)) - 1
+            shape = (int(self.first[last] + self.frames[last]), self.channels * self.bins)
+            self._maps[shard] = _features(self._data(shard), shape)
         return self._maps[shard]
 
     def __getstate__(self) -> dict[str, object]:
@@ -137,6 +152,42 @@ def interpolate(frames: np.ndarray, count: int) -> np.ndarray:
     share = (place - left).astype(np.float32)[:, None]
     right = frames[np.minimum(left + 1, len(frames) - 1)].astype(np.float32)
     return frames[left].astype(np.float32) * (1 - share) + right * share
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise _damaged(path, "no JSON") from None
+
+
+def _features(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """Map the features (T, D) of a shard. Raises UserError when the file does not hold what the store wrote."""
+    frames = _load(path, "r")
+    if frames.shape != shape or frames.dtype != np.float16:
+        found, wanted = (" x ".join(map(str, size)) for size in (frames.shape, shape))
+        raise _damaged(path, f"{found} numbers of {frames.dtype}, not {wanted} of float16")
+    return frames
+
+
+def _frames(path: Path, count: int) -> np.ndarray:
+    """Where each of `count` recordings of a shard begins, and the last one ends: (count + 1,), in frames."""
+    offsets = _load(path)
+    if offsets.shape != (count + 1,) or offsets.dtype.kind != "i" or offsets[0] or (np.diff(offsets) < 0).any():
+        raise _damaged(path, f"does not say where its {count} recordings begin")
+    return offsets
+
+
+def _load(path: Path, mode: Literal["r"] | None = None) -> np.ndarray:
+    try:
+        found: np.ndarray = np.load(path, mmap_mode=mode)
+        return found
+    except (ValueError, EOFError) as error:
+        raise _damaged(path, f"cut short or no array: {' '.join(str(error).split())}") from None
+
+
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(f"{path}: damaged ({reason}); delete it, it is made anew")
 
 
 def _save(path: Path, array: np.ndarray) -> None:
