@@ -465,3 +465,17 @@ def test_the_bench(cli):
     assert found["probes"] == 108
     assert found["validations"] == 108 * 6
     assert found["ratio"] > 1
+
+
+WRONG = ["axes.hidden=[512]", "axes.lr=[abc]", "axes.dropout=[x]", "fractions=[]", "fractions=[a]", "aggregate=[]"]
+WRONG += ["taps=[]", "target=[]", "slice=x", "window=abc", "bench=x", "protocol.patience=x", "protocol.plateau=0.5"]
+
+
+def test_what_makes_no_sense_is_said_in_a_line(cli, trained):
+    for word in WRONG:
+        done = cli(*FAST[:2], trained, f"job.{word}", run="wrong")
+        assert done.status == 2, word
+        assert len(done.err.strip().splitlines()) == 1, done.err
+        assert f"job.{word.split('=')[0]}" in done.err
+    fine = ["job.axes.weight_decay=[null]", "job.fractions=0.5", "job.baselines=constant", "job.seeds=1"]
+    assert cli(*FAST, trained, *fine, run="fine").status == 0

@@ -98,8 +98,9 @@ def views(cfg: DictConfig, device: torch.device) -> dict[str, Any]:
 
     Of the processor time of one process too, which other work on the machine disturbs less.
     """
-    rate = connect(cfg.frontend).sample_rate
-    augment = build_augment(cfg.augment, rate).to(device).train()
+    frontend = connect(cfg.frontend)
+    rate = frontend.sample_rate
+    augment = build_augment(cfg.augment, frontend).to(device).train()
     batch = {"audio": 0.1 * torch.randn(cfg.data.batch_size, 1, round(cfg.task.plan.seconds * rate), device=device)}
     times, clock = [], Clock(device)
     for _ in range(cfg.job.warmup + cfg.job.batches):

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor
 
 from tonnetz import figures
@@ -47,6 +47,7 @@ Row = dict[str, Any]
 def run(cfg: DictConfig, run: Run) -> float | None:
     """Write probe.json, .csv and .md, configurations, a figure; returns the checkpoint's best validation score."""
     quiet()
+    check_words(cfg.job)
     preset = read_preset(cfg.job)
     probes, protocol = expand(preset["axes"]), Protocol(name=cfg.job.preset, **preset["protocol"])
     device = choose_device(cfg.trainer.accelerator)
@@ -109,6 +110,23 @@ def run(cfg: DictConfig, run: Run) -> float | None:
     return float(best(subjects(rows))["valid"])  # of the tap that validation would choose; sweeps select on it
 
 
+def check_words(job: DictConfig) -> None:
+    """Single words become lists of one. Raises UserError for an empty list, and for what should be numbers."""
+    for key in ("baselines", "fractions"):
+        if not isinstance(job[key], ListConfig):
+            job[key] = [job[key]]
+    empty = next(
+        (key for key in ("fractions", "target") if isinstance(job[key], ListConfig) and not len(job[key])), None
+    )
+    if empty:
+        raise UserError(f"job.{empty} is empty; name at least one")
+    given = [(key, job[key]) for key in ("window", "hop", "bench") if job[key] is not None]
+    given += [("fractions", value) for value in job.fractions]
+    for key, value in given:
+        if not isinstance(value, int | float) or value <= 0:
+            raise UserError(f"job.{key}={value}: must be a number above 0")
+
+
 def read_preset(job: DictConfig) -> dict[str, Any]:
     """The preset with what the command line changes. Raises UserError for an unknown one."""
     folder = config_folder() / "job" / "presets"
@@ -126,6 +144,9 @@ def read_preset(job: DictConfig) -> dict[str, Any]:
             preset[key] = given[key]
     for key in ("aggregate", "deformations"):
         preset[key] = [preset[key]] if isinstance(preset[key], str) else preset[key]
+    for key in ("aggregate", "taps"):
+        if preset[key] is not None and not len(preset[key]):
+            raise UserError(f"job.{key} is empty; name at least one, or null for the preset's")
     preset["slices"] = Slices(preset["slice"], preset["slice_keep"]) if preset["slice"] else None
     return preset
 

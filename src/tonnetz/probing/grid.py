@@ -18,6 +18,11 @@ def _count(value: object) -> bool:
     return isinstance(value, int) and value > 0
 
 
+def _real(value: object, low: float, high: float = float("inf")) -> bool:
+    """Whether it is a number from low to below high."""
+    return isinstance(value, int | float) and low <= value < high
+
+
 @dataclass(frozen=True)
 class Probe:
     """One configuration.
@@ -43,9 +48,9 @@ class Probe:
         fine = {
             "hidden": (widths, f"widths above 0, or all of them '{BETWEEN}'"),
             "batch": (_count(self.batch), "a number above 0"),
-            "lr": (self.lr > 0, "a number above 0"),
-            "dropout": (0 <= self.dropout < 1, "from 0 to below 1"),
-            "weight_decay": (self.weight_decay >= 0, "not negative"),
+            "lr": (_real(self.lr, 0) and self.lr > 0, "a number above 0"),
+            "dropout": (_real(self.dropout, 0, 1), "from 0 to below 1"),
+            "weight_decay": (_real(self.weight_decay, 0), "a number from 0 up"),
         }
         for name, (right, rule) in fine.items():
             if not right:
@@ -129,10 +134,12 @@ class Protocol:
                 raise UserError(f"job.protocol.{key}={value}: known are {', '.join(known)}")
         for key in ("every", "patience", "max_epochs", "max_steps"):
             value = getattr(self, key)
-            if value is not None and value <= 0:
-                raise UserError(f"job.protocol.{key}={value}: must be above 0")
-        if self.plateau is not None and (len(self.plateau) != 2 or not 0 < self.plateau[0] < 1):
-            raise UserError(f"job.protocol.plateau={self.plateau}: is [factor below 1, patience], or null")
+            if value is not None and not (_real(value, 0) and value > 0):
+                raise UserError(f"job.protocol.{key}={value}: must be a number above 0")
+        if self.plateau is not None:
+            pair = self.plateau if isinstance(self.plateau, Sequence) and len(self.plateau) == 2 else (0, 0)
+            if not (_real(pair[0], 0, 1) and pair[0] > 0 and _real(pair[1], 0)):
+                raise UserError(f"job.protocol.plateau={self.plateau}: is [factor below 1, patience], or null")
 
     def interval(self, items: int, batch: int) -> int:
         """Steps between two validations."""
@@ -153,7 +160,12 @@ def expand(axes: Mapping[str, Sequence[Any]]) -> list[Probe]:
             raise UserError(f"job.axes.{name}={values}: must be a list of values, e.g. [{values}]")
     combinations = itertools.product(*axes.values())
     made = [dict(zip(axes, values, strict=True)) for values in combinations]
-    probes = [Probe(**{**one, "hidden": tuple(one.get("hidden", ()))}) for one in made]
+    for one in made:
+        layers = one.get("hidden", ())
+        if isinstance(layers, str) or not isinstance(layers, Sequence):
+            raise UserError(f"job.axes.hidden: {layers} is no list of layers; write e.g. [[],[{layers}]]")
+        one |= {"hidden": tuple(layers)} | ({"weight_decay": 0.0} if one.get("weight_decay", 0.0) is None else {})
+    probes = [Probe(**one) for one in made]
     return list(dict.fromkeys(probes))
 
 

@@ -24,7 +24,8 @@ class Slices:
     keep: float = 0.8
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0 or not 0 < self.keep <= 1:
+        numbers = all(isinstance(value, int | float) for value in (self.seconds, self.keep))
+        if not numbers or self.seconds <= 0 or not 0 < self.keep <= 1:
             raise UserError(
                 f"job.slice={self.seconds} job.slice_keep={self.keep}: need seconds, and a share above 0, up to 1"
             )
