@@ -276,6 +276,21 @@ class Dashboard(L.Callback):
         board.add_embedding(torch.cat(parts)[:POINTS], meta[:POINTS], metadata_header=["label", "track"], tag=split)
 
 
+class Milestones(L.Callback):
+    """Keeps ``FOLDER/epoch-N.ckpt`` of every so many epochs."""
+
+    def __init__(self, folder: Path, every: int) -> None:
+        if not isinstance(every, int) or every < 1:
+            raise UserError(f"job.keep_every={every}: must be a whole number of epochs above 0")
+        self.folder, self.every = folder, every
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save, after the validation of the epoch."""
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every == 0:
+            trainer.save_checkpoint(self.folder / f"epoch-{epoch}.ckpt")
+
+
 def _images(features: Tensor, frontend: Frontend) -> Any:
     """First channel as (B, F, T) for a picture, of a waveform as log-mel; None for others without bins."""
     if features.shape[2] == 1 and frontend.hop == 1:

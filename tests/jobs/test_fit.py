@@ -163,3 +163,17 @@ def test_fewer_steps_than_an_epoch_are_an_epoch(fit):
     longer = fit("trainer.max_epochs=2", run="short")  # goes on from there
     assert longer.status == 0, longer.err
     assert torch.load(longer.folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > 2
+
+
+def test_checkpoints_of_every_so_many_epochs_stay(fit):
+    words = ["trainer.max_epochs=5", "job.keep_every=2", "job.test=false"]
+    done = fit(*words)
+    assert done.status == 0, done.err
+    names = sorted(path.name for path in (done.folder / "checkpoints").iterdir())
+    assert names == ["best.ckpt", "epoch-2.ckpt", "epoch-4.ckpt", "last.ckpt"]
+    weights = [torch.load(done.folder / "checkpoints" / f"epoch-{n}.ckpt", weights_only=True) for n in (2, 4)]
+    assert [one["epoch"] for one in weights] == [1, 3]
+    assert any(not torch.equal(weights[1]["state_dict"][k], v) for k, v in weights[0]["state_dict"].items())
+    wrong = fit("job.keep_every=0.5", run="wrong")
+    assert wrong.status == 2
+    assert "job.keep_every=0.5: must be a whole number" in wrong.err

@@ -114,7 +114,7 @@ def download(url: str, target: Path, checksum: str | None = None, progress: Prog
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         done = f"broke off ({reason}); run the same command to go on" if part.is_file() else f"not reachable ({reason})"
-        raise UserError(f"{url}: {done}, or put {target} there by hand, data.corpus.download=false") from None
+        raise UserError(f"{url}: {done}; or put {target} there by hand, data.corpus.download=false") from None
     found = digest(part, checksum) if checksum else None
     if found != (checksum.lower() if checksum else None):
         part.unlink()

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tonnetz.atomic import replacing
 from tonnetz.build import Experiment, build, build_trainer, check_start, difference, inherit, odd_one, plain
-from tonnetz.callbacks import Dashboard, History, Interrupt, MovingAverage, Patience
+from tonnetz.callbacks import Dashboard, History, Interrupt, Milestones, MovingAverage, Patience
 from tonnetz.checkpoint import load_checkpoint
 from tonnetz.embedding import fingerprint_of
 from tonnetz.errors import UserError
@@ -179,6 +179,8 @@ def _checkpoints(cfg: DictConfig, experiment: Experiment, folder: Path) -> list[
     if cfg.job.save_every:
         every: dict[str, Any] = {"every_n_train_steps": cfg.job.save_every, "save_on_train_epoch_end": False}
         found.append(ModelCheckpoint(filename="last", **common, **every))
+    if cfg.job.get("keep_every"):
+        found.append(Milestones(folder, cfg.job.keep_every))
     if cfg.job.get("ema"):
         found.insert(0, MovingAverage(cfg.job.ema))  # its average is in place before the others look
     if cfg.job.patience and validates:
