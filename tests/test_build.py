@@ -7,6 +7,7 @@ import torch
 
 from tests.conftest import SMALL
 from tests.test_config import SPEC, WORKS, composed
+from tonnetz.augment import RollPitch
 from tonnetz.build import build_task, connect, load_warm, odd_one, restore
 from tonnetz.checkpoint import load_checkpoint
 from tonnetz.errors import UserError
@@ -109,6 +110,42 @@ def test_pitches_reach_the_loss():
     assert csi("loss=best_matches").criterion.turns == 1
     config = composed("task=csi")
     assert build_task(config, connect(config.frontend), WORKS).criterion.turns == 12
+
+
+def rolled(*words):
+    """The shifts (bins) that the augmentation of a configuration draws."""
+    config = composed("task=csi", "model=tiny", "pooling=mean", "task.transpositions=1", *words)
+    task = build_task(config, connect(config.frontend), WORKS)
+    (roll,) = (part for part in task.augment.features_chain.values() if isinstance(part, RollPitch))
+    return set(roll.draw(torch.zeros(2000, 1, 252, 8))["shift"].tolist())
+
+
+FINE = ["frontend=cqt", "frontend.bins_per_octave=36", "frontend.bins=252"]
+
+
+def test_a_transposition_has_the_bins_of_the_front_end():
+    assert rolled("augment=coverhunter", *FINE) == {-36, 0, 36}
+    assert rolled("augment=coverhunter", "frontend=cqt") == {-12, 0, 12}
+    assert rolled("augment=coverhunter", "frontend=logmel") == {-12, 0, 12}
+    assert rolled("augment=cover", *FINE) == set(range(-18, 19))
+    assert max(rolled("augment=clews", *FINE)) == 36
+    sound = ["task.plan.source=audio", "task.plan.stretch=null"]
+    assert max(rolled("augment=full", "frontend=cqt", "frontend.bins_per_octave=24", "frontend.bins=120", *sound)) == 4
+    key = "augment.features.roll_pitch.bins_per_octave"
+    assert rolled("augment=coverhunter", f"{key}=36", *FINE) == {-36, 0, 36}
+    assert rolled("augment=coverhunter", f"{key}=24", "frontend=logmel") == {-24, 0, 24}
+    with pytest.raises(UserError, match=rf"{key}=12: the front-end has 36 bins an octave; take {key}=null"):
+        rolled("augment=coverhunter", f"{key}=12", *FINE)
+
+
+def test_an_old_checkpoint_with_bins_of_another_front_end_is_restored(tmp_path):
+    words = ["task=csi", "model=tiny", "pooling=mean", "task.transpositions=1", "augment=coverhunter", *FINE]
+    words += ["data=folder_works", f"data.root={tmp_path}"]
+    config = composed(*words)
+    task = build_task(config, connect(config.frontend), WORKS)
+    task.payload["config"]["augment"]["features"]["roll_pitch"]["bins_per_octave"] = 12
+    torch.save({"state_dict": task.state_dict(), "tonnetz": task.payload}, tmp_path / "old.ckpt")
+    assert restore(composed(*words, f"ckpt={tmp_path / 'old.ckpt'}"), [])[0].task
 
 
 @pytest.mark.parametrize("entry", ["{role: stop}", "{source: 'folder:/x', color: red}"])

@@ -187,7 +187,7 @@ def _source(source: str | dict[str, Any] | DictConfig) -> Corpus:
 
 def build_task(cfg: DictConfig, frontend: Any, spec: DataSpec) -> Task:
     """The task of the `task` node with its encoder, pooling, loss and augmentation."""
-    augment = build_augment(cfg.augment, frontend.sample_rate)
+    augment = build_augment(cfg.augment, frontend)
     if len(augment.wave_chain) and OmegaConf.select(cfg, "task.plan.source") == "features":
         names = ", ".join(augment.wave_chain)
         raise UserError(
@@ -267,11 +267,30 @@ def _backbone(cfg: DictConfig, frontend: Any) -> Any:
     )
 
 
-def build_augment(node: DictConfig, sample_rate: int) -> Augment:
-    """The augmentations of the `augment` node, in their order."""
-    wave = {name: connect(item, sample_rate=sample_rate) for name, item in (node.get("wave") or {}).items() if item}
-    features = {name: connect(item) for name, item in (node.get("features") or {}).items() if item}
-    return Augment(wave, features)
+def build_augment(node: DictConfig, frontend: Any) -> Augment:
+    """The augmentations of the `augment` node, in their order. Raises UserError where one has other octaves."""
+    rate = frontend.sample_rate
+    wave = {name: connect(item, sample_rate=rate) for name, item in (node.get("wave") or {}).items() if item}
+    parts = {str(name): item for name, item in (node.get("features") or {}).items() if item}
+    return Augment(wave, {name: connect(item, **_octave(name, item, frontend)) for name, item in parts.items()})
+
+
+def _octave(name: str, item: DictConfig, frontend: Any) -> dict[str, int]:
+    """The front-end's bins of an octave, for an augmentation that does not say how many."""
+    own, given = getattr(frontend, "bins_per_octave", None), item.get("bins_per_octave")
+    if given is None:
+        return {"bins_per_octave": own or 12}
+    if own not in (None, given):
+        key = f"augment.features.{name}.bins_per_octave"
+        raise UserError(f"{key}={given}: the front-end has {own} bins an octave; take {key}=null, which follows it")
+    return {}
+
+
+def _follow_octaves(node: DictConfig) -> None:
+    """Forget bins of octaves that an old checkpoint names whatever its front-end has: it is not trained here."""
+    for item in (node.get("features") or {}).values():
+        if item and "bins_per_octave" in item:
+            item.bins_per_octave = None
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -304,6 +323,7 @@ def restore(cfg: DictConfig, overrides: list[str], judge: bool = False) -> tuple
         raise UserError(
             f"{path}: was made with another version of its front-end ({merged.frontend._target_}); train it anew"
         )
+    _follow_octaves(merged.augment)
     data = build_data(merged, frontend, spec)
     with _of_this_version(path):
         task = build_task(merged, frontend, spec)

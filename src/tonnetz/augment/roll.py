@@ -31,9 +31,15 @@ class RollPitch(Augmentation):
 
     key = "features"
 
-    def __init__(self, p: float = 0.5, method: str = "default", shift: int = 12, bins_per_octave: int = 12) -> None:
-        """Method, largest shift in semitones, and bins of an octave, a multiple of twelve."""
+    def __init__(
+        self, p: float = 0.5, method: str = "default", shift: int = 12, bins_per_octave: int | None = None
+    ) -> None:
+        """Method, largest shift in semitones, and bins of an octave, a multiple of twelve.
+
+        Of a null, `build` makes the front-end's; 12 by itself, and for a front-end without octaves.
+        """
         super().__init__(p)
+        bins_per_octave = 12 if bins_per_octave is None else bins_per_octave
         if method not in METHODS:
             raise UserError(f"augment RollPitch.method: {method!r} is unknown; use {', '.join(METHODS)}")
         if shift < 1 or bins_per_octave < 12 or bins_per_octave % 12:
