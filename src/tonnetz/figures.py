@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -134,15 +135,17 @@ def curves(columns: Mapping[str, Sequence[tuple[float, float]]], title: str) -> 
 
 
 def box_figure(values: Mapping[str, Sequence[float]], label: str) -> Figure:
-    """One box a setting, with its points."""
-    figure = _figure(max(5, 1.3 * len(values) + 2), 4.5)
+    """One box a setting, with its points, one below the other: names may be long."""
+    names = [textwrap.fill(name, 44) for name in values]
+    figure = _figure(8, 1.2 + sum(0.18 + 0.16 * (1 + name.count("\n")) for name in names))
     axis = figure.subplots()
-    axis.boxplot(list(values.values()), tick_labels=list(values), widths=0.5)
+    axis.boxplot(list(values.values()), tick_labels=names, widths=0.5, orientation="horizontal")
     for i, scores in enumerate(values.values(), 1):
-        axis.plot([i] * len(scores), scores, "o", ms=4, alpha=0.6)
-    axis.tick_params(axis="x", rotation=30, labelsize=8)
-    axis.set_ylabel(label)
-    axis.grid(axis="y", alpha=0.3)
+        axis.plot(scores, [i] * len(scores), "o", ms=4, alpha=0.6)
+    axis.tick_params(axis="y", labelsize=8)
+    axis.set_xlabel(label)
+    axis.invert_yaxis()
+    axis.grid(axis="x", alpha=0.3)
     return figure
 
 
