@@ -8,8 +8,11 @@ import polars as pl
 import pytest
 import torch
 
+from tests.jobs.test_csi import SMALL as SMALL_CSI
+from tests.jobs.test_csi import WORDS as WORKS
 from tests.jobs.test_ddp import DDP, run
 from tests.losses.test_view_losses import NAMES
+from tests.tasks.test_fewshot import SMALL as SMALL_FEWSHOT
 from tests.test_config import FIXED, NARROW, RAW, SPEC, composed, members
 from tonnetz.build import build_task, connect
 from tonnetz.checkpoint import load_checkpoint
@@ -345,6 +348,24 @@ def test_fit_resume_embed_and_start_from_it(fit, cli):
     encoder = [name for name in best if name.startswith("encoder.")]
     assert encoder
     assert all(torch.equal(best[name], started[name]) for name in encoder)
+
+
+@pytest.mark.parametrize("task", ["fewshot", "csi"])
+def test_other_tasks_start_from_it(fit, cli, instruments, task):
+    """The encoder that was pretrained is the one they begin with, front-end and model come along."""
+    pretrained = fit(*RUN, "augment=basic", "trainer.max_epochs=1", "job.test=false", run="pretrained")
+    assert pretrained.status == 0, pretrained.err
+    words = [word for word in (SMALL_FEWSHOT if task == "fewshot" else SMALL_CSI) if not word.startswith("model")]
+    words += [f"data.root={instruments}"] if task == "fewshot" else ["task.segment=null", "task.segment_hop=null"]
+    words += [] if task == "fewshot" else ["task.transpositions=1", "task.reduction=min", "pooling=mean", *WORKS]
+    init = f"init={pretrained.folder / 'checkpoints/last.ckpt'}"
+    tuned = cli(*words, init, "trainer.max_epochs=0", "job.test=false", run="tuned")
+    assert tuned.status == 0, tuned.err
+    assert "init: frontend LogMel" in tuned.out
+    before, after = weights(pretrained), weights(tuned)
+    encoder = [name for name in before if name.startswith("encoder.")]
+    assert encoder
+    assert all(torch.equal(before[name], after[name]) for name in encoder)
 
 
 def test_byol_resumes_with_its_moving_average_and_predictor(fit):
