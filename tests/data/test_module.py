@@ -75,6 +75,47 @@ def test_stored_features_equal_the_front_end(corpus, tmp_path):
         assert two["features"].shape == expected.shape
 
 
+@pytest.mark.parametrize("again", ["folder", "prepared"])
+def test_features_of_a_replaced_file_are_made_anew(cli, tmp_path, again):
+    """Also of one of equal length and peak that is read where it lies."""
+    root, sound = tmp_path / "sounds", np.random.default_rng(0).uniform(-0.5, 0.5, (2, 8000))
+    sound[:, 0] = 0.5
+    (root / "x").mkdir(parents=True)
+
+    def stored(*words):
+        for name, one in zip("ab", sound, strict=True):
+            soundfile.write(root / "x" / f"{name}.wav", one, 16000)
+        before = set((tmp_path / "data").rglob("features/*/*.npy"))
+        done = cli("job=prepare", "job.features=true", "frontend=logmel", *words)
+        assert done.status == 0, done.err
+        (path,) = {p for p in (tmp_path / "data").rglob("features/*/*.npy") if ".frames" not in p.name} - before
+        return np.load(path)
+
+    first = stored("data=folder", f"data.root={root}")
+    if again == "prepared":
+        (home,) = (tmp_path / "data").glob("folder-*")
+        assert "stamp" not in (home / "tracks.jsonl").read_text()
+    sound = sound[::-1]
+    words = ["data=folder", f"data.root={root}"] if again == "folder" else ["data=prepared", f"data.root={home}"]
+    second = stored(*words)
+    half = len(first) // 2
+    np.testing.assert_array_equal(second, np.concatenate([first[half:], first[:half]]))
+
+
+def test_decoded_files_have_their_state_in_their_name(tmp_path):
+    (tmp_path / "sounds" / "x").mkdir(parents=True)
+    tone = 0.5 * np.sin(np.arange(8000))
+    soundfile.write(tmp_path / "sounds" / "x" / "plain.wav", tone, 16000)
+    soundfile.write(tmp_path / "sounds" / "x" / "coded.flac", tone, 16000)
+    module = data(tmp_path / "sounds", tmp_path)
+    stamps = dict(module.everything.select("id", "stamp").rows())
+    assert stamps["x/coded"] is None
+    assert len(stamps["x/plain"]) == 24
+    coded, plain = sorted(module.features().keys, key=lambda key: key.count("|"))
+    assert coded.count("|") == 4  # so stores that are there stay valid
+    assert plain.endswith(f"|{stamps['x/plain']}")
+
+
 def test_no_file_is_in_two_splits(corpus, tmp_path):
     module = data(corpus, tmp_path)
     names = [set(module.split(split)["path"]) for split in ("train", "valid", "test")]

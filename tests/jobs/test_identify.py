@@ -330,6 +330,11 @@ def test_a_second_corpus_with_the_same_names(ask, index, tmp_path):
     soundfile.write(tmp_path / "query.wav", tune(70, key=2), RATE)
     found = read(ask("job=identify", f"job.inputs={tmp_path / 'query.wav'}", run="found"))["query.wav"]
     assert found["matches"][0]["work"] == f"{corpus}/work0"
+    for work in (0, 1):  # of equal length and loudness, in the place of each other
+        soundfile.write(tmp_path / "tunes" / f"work{work}" / "v0.wav", tune(71 - work), RATE)
+    again = ask("job=index", "job.action=add", "job.splits=[test]", *data)
+    assert again.status == 0, again.err
+    assert "2 added" in again.out
 
 
 def test_index_mistakes(ask, index, tmp_path):

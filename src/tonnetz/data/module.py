@@ -389,7 +389,8 @@ class AudioData(L.LightningDataModule):
             with torch.inference_mode():
                 return self.frontend(signal[None, None])[0].cpu().numpy()  # (C, F, T)
 
-        keys = ["|".join(map(str, place)) for place in places]
+        stamps = [f"|{stamp}" if stamp else "" for stamp in frame["stamp"]]
+        keys = ["|".join(map(str, place)) + stamp for place, stamp in zip(places, stamps, strict=True)]
         threads = os.cpu_count() or 1 if device.type == "cpu" else 1
         with progress_bar("computing features") as advance, one_thread():  # recordings side by side scale, FFTs do not
             store.build(keys, compute, advance, threads)

@@ -29,7 +29,8 @@ def prepare(
 ) -> pl.DataFrame:
     """Return the corpus's track table with columns audio, header, first, samples, peak: where its PCM lies.
 
-    `level` is how many times as loud the source file is.
+    `level` is how many times as loud the source file is. `stamp` tells states of a file apart that is read where it
+    lies; it is null for one that was decoded, whose name in `audio` does so.
 
     Args:
         corpus: what to prepare.
@@ -42,14 +43,23 @@ def prepare(
         corpus.fetch(advance)
         rows = table(corpus.tracks())
     if isinstance(corpus, Prepared):
-        return _of_split(_at_rate(rows, corpus, sample_rate), corpus)
+        return _of_split(_stamped(_at_rate(rows, corpus, sample_rate)), corpus)
     home = Path(folder) / corpus.key
     sources = rows["path"].unique(maintain_order=True).to_list()
     facts, bad = _decode_all(corpus.name, sources, home, sample_rate, workers or os.cpu_count() or 1)
     _report(home, bad, len(sources), on_error)
     frame = _locate(rows, facts, sample_rate)
     write_table(frame.with_columns(pl.lit(sample_rate).alias("sample_rate")), home / "tracks.jsonl")
-    return _of_split(frame.with_columns(pl.lit(corpus.key).alias("corpus")), corpus)
+    return _of_split(_stamped(frame.with_columns(pl.lit(corpus.key).alias("corpus"))), corpus)
+
+
+def _stamped(frame: pl.DataFrame) -> pl.DataFrame:
+    """Add the column stamp, of the files as they are now: what is written down may be read after a change."""
+    places = frame.select("path", "audio").unique().iter_rows()
+    stamps = {place: _key(place) for path, place in places if os.path.basename(path) == os.path.basename(place)}
+    return frame.with_columns(
+        pl.col("audio").replace_strict(stamps, default=None, return_dtype=pl.String).alias("stamp")
+    )
 
 
 def _of_split(frame: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:

@@ -16,7 +16,8 @@ from tonnetz.fewshot.protocol import Answers, Protocol
 from tonnetz.taxonomy import Taxonomy
 
 ByShots = Mapping[int, Mapping[str, Answers]]
-TOLD = ("id", "path", "class", "labels", "split", "corpus", "audio", "header", "number", "sample_rate")  # no colours
+PLACE = ("path", "corpus", "audio", "header", "stamp", "number", "sample_rate")
+TOLD = ("id", "class", "labels", "split", *PLACE)  # no colours
 SHADES = 40  # values that colours can tell apart, at most
 SHOWN = ("accuracy", "severity", "ece", "auroc")
 

@@ -185,7 +185,8 @@ def source(
     frame = experiment.data.table.filter(pl.col("split").is_in(chosen))
     if not frame.height:
         raise UserError(f"job.splits={chosen}: no recordings there; known are {', '.join(SPLITS)}")
-    mark = pl.concat_str("audio", "first", "samples", "peak", separator="|").hash().cast(pl.String)
+    sound = pl.concat_str("audio", "first", "samples", "peak", "stamp", separator="|", ignore_nulls=True)
+    mark = sound.hash().cast(pl.String)
     table = index.distinct(frame.select("id", "path", "work", "duration", mark.alias("mark"), "corpus"))
     frame = frame.with_columns(id=table["id"])
 
