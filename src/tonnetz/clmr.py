@@ -30,6 +30,7 @@ State = dict[str, Tensor]
 ANCHORS = ("conv1.layers.0.weight", "sequential.0.0.weight")  # the first layer of TUNe, of SampleCNN
 HEADS = re.compile(r"(?:model\.)?(?:module\.)?(projector\.[02]\.weight)$")
 FC = re.compile(r"fc\.(weight|bias)$")
+TUNED = re.compile(r"model\.[02]\.(weight|bias)$")  # the head of a linear evaluation: one layer, or two
 MODULE = re.compile(r"(?P<role>conv|deeperDown|deeperUp|transposedConv|transposedDeeper|convDown)\d+$")
 KINDS: dict[str, type[Waveform]] = {"samplecnn": SampleCNN, "tune": Tune, "tune_hybrid": TuneHybrid}
 
@@ -84,6 +85,22 @@ def to_tonnetz(state: Mapping[str, Tensor]) -> Found:
     return Found(model, sizes, own, projector, left)
 
 
+def head_of(left: Mapping[str, Tensor], dim: int) -> list[tuple[Tensor, Tensor]]:
+    """Weight and bias of each layer of a classifier on `dim` values: that of a linear evaluation, else the network's.
+
+    None where there is no such layer. Raises UserError for one that does not fit.
+    """
+    layers = []
+    for name in ("model.0", "model.2", *(["fc"] if "model.0.weight" not in left else [])):
+        if f"{name}.weight" in left:
+            layers.append((left[f"{name}.weight"], left.get(f"{name}.bias", torch.zeros(len(left[f"{name}.weight"])))))
+    widths = [dim, *(len(weight) for weight, _ in layers)]
+    for width, (weight, bias) in zip(widths, layers, strict=False):
+        if weight.ndim != 2 or weight.shape[1] != width or bias.shape != (len(weight),):
+            raise UserError(f"checkpoint: its head takes {tuple(weight.shape)[1:]} values, the network gives {width}")
+    return layers
+
+
 def _check_projector(projector: State, dim: int) -> None:
     """Two matrices, the first for vectors of ``dim`` values, or none at all."""
     if not projector:
@@ -109,8 +126,8 @@ def _parts(state: Mapping[str, Tensor]) -> tuple[State, State, State]:
         )
         if found := HEADS.match(name):
             projector[found[1].removeprefix("projector.")] = value
-        elif FC.match(short):
-            left[short] = value
+        elif FC.match(short) or TUNED.match(name):
+            left[short if FC.match(short) else name] = value
         elif short in body and not torch.equal(body[short], value):
             raise UserError(f"checkpoint: holds two networks, which differ in '{short}'; keep one of them")
         else:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.conftest import SMALL
 from tests.test_clmr import samplecnn, samplecnn_layers, tune, tune_layers, wrapped
+from tonnetz.datasets.magnatagatune import TAGS
 
 SOURCES = {
     "samplecnn": (lambda: samplecnn((4, 6, 8)), lambda state, x: [*samplecnn_layers(state, x)][-1]),
@@ -139,3 +144,44 @@ def test_mistakes(cli, tmp_path):
         done = cli("job=import", *words)
         assert (done.status, done.err.count("\n")) == (2, 1), done.err
         assert text in done.err
+
+
+@pytest.mark.parametrize("form", ["supervised", "linear", "mlp", "apart"])
+def test_a_classifier_comes_along(cli, corpus, tmp_path, form):
+    """Of supervised training (encoder.fc), or of linear evaluation (model.0), in the same file or in another one."""
+    torch.manual_seed(3)
+    widths, tags = (4, 6, 8, 8, 8, 8, 8, 8, 12), form == "supervised"
+    encoder = {f"encoder.{name}": value for name, value in samplecnn(widths).items()}
+    sizes = [12, 5, 3] if form == "mlp" else [12, 50 if tags else 3]
+    names = ["encoder.fc"] if tags else ["model.0", "model.2"]
+    layers = [(torch.randn(b, a), torch.randn(b)) for a, b in itertools.pairwise(sizes)]
+    head = {}
+    for name, (weight, bias) in zip(names, layers, strict=False):
+        head |= {f"{name}.weight": weight, f"{name}.bias": bias}
+    parts = (encoder, head) if form == "apart" else (encoder | head, {})
+    for name, state in zip(("encoder", "head"), parts, strict=True):
+        torch.save({"state_dict": state}, tmp_path / f"{name}.ckpt")
+    words = ["job=import", "task=classification", f"job.source={tmp_path / 'encoder.ckpt'}", "job.sample_rate=8000"]
+    words += [f"job.head={tmp_path / 'head.ckpt'}"] if form == "apart" else []
+    words += [] if tags else ["job.classes=[low,middle,high]"]
+    done = cli(*words, "model=samplecnn", run="in")
+    assert done.status == 0, done.err
+    ckpt = f"ckpt={done.folder / 'checkpoints/imported.ckpt'}"
+    file = corpus / "sine" / "4.wav"
+    said = cli("job=predict", ckpt, f"job.inputs={file}", "trainer=cpu", run="said")
+    assert said.status == 0, said.err
+    vector = cli("job=embed", ckpt, f"job.inputs={file}", "trainer=cpu", run="vector")
+    h = load_file(vector.folder / "embeddings.safetensors")["vectors"][0]
+    for weight, bias in layers:
+        h = weight @ h + bias
+        h = h.relu() if len(h) == 5 else h
+    expected = h.sigmoid() if tags else h.softmax(0)
+    line = json.loads((said.folder / "predictions.jsonl").read_text())
+    found = line["probabilities"]
+    assert set(found) == (set(TAGS) if tags else {"low", "middle", "high"})
+    order = TAGS if tags else ("low", "middle", "high")
+    assert [found[name] for name in order] == pytest.approx(expected.tolist(), abs=1e-5)
+    wrong = cli(*words[:4], *words[4:5], "job.classes=[a,b]", run="wrong")
+    assert wrong.status == 2
+    bare = cli("job=import", "task=classification", f"job.source={tmp_path / 'encoder.ckpt'}", run="bare")
+    assert bare.status == (2 if form == "apart" else 0), bare.err

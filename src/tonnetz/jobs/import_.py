@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from tonnetz import clmr, coverhunter
 from tonnetz.atomic import replacing
 from tonnetz.build import build_task, connect
+from tonnetz.datasets.magnatagatune import TAGS
 from tonnetz.errors import UserError, suggest
 from tonnetz.manifest import Run
 from tonnetz.paths import config_folder
@@ -23,9 +24,9 @@ from tonnetz.tracks import DataSpec
 FRAME = {"sample_rate": 16000, "hop": 640, "bins_per_octave": 12, "fmin": 32.0, "mean_size": 3}
 BACKENDS: dict[str, tuple[str, dict[str, Any]]] = {
     "cqt_coverhunter": ("cqt_coverhunter", FRAME),
-    "cqt": ("cqt", {**FRAME, "algorithm": "cqt1992v2", "relative": True}),
-    "cqt2010v2": ("cqt", {**FRAME, "algorithm": "cqt2010v2", "relative": True}),
-}
+    "cqt": ("cqt", {**FRAME, "algorithm": "cqt1992v2", "relative": True, "pad": "reflect"}),
+    "cqt2010v2": ("cqt", {**FRAME, "algorithm": "cqt2010v2", "relative": True, "pad": "reflect"}),
+}  # the fork takes nnAudio's defaults
 # One vector a window of 1,125 frames, taken before the BN-neck; a recording is as near as its nearest window.
 TASK: dict[str, Any] = {"dim": None, "norm": False, "segment": None, "distance": "cosine", "reduction": "min"}
 TASK |= {"transpositions": 1, "plan.seconds": 135.0, "plan.window": None, "plan.hop": None, "plan.stretch": None}
@@ -38,13 +39,17 @@ WINDOW = 59049  # samples that CLMR and TUNe were trained on
 def run(cfg: DictConfig, run: Run) -> None:
     """Write ``checkpoints/imported.ckpt`` from ``job.source``; every size comes from the file.
 
-    The task says whose file it is: task=csi CoverHunter's, task=contrastive that of CLMR or TUNe.
+    The task says whose file it is: task=csi CoverHunter's, task=contrastive that of CLMR or TUNe; with
+    task=classification that of CLMR or TUNe and its classifier.
     """
     quiet()
-    kinds = {"CSI": import_coverhunter, "Contrastive": import_clmr}
+    kinds = {"CSI": import_coverhunter, "Contrastive": import_clmr, "Classification": import_classifier}
     kind = cfg.task._target_.rpartition(".")[2]
     if kind not in kinds:
-        raise UserError("job=import: add task=csi for a file of CoverHunter, task=contrastive for one of CLMR or TUNe")
+        raise UserError(
+            "job=import: add task=csi for a file of CoverHunter, task=contrastive for one of CLMR or TUNe, "
+            "task=classification for one of these with its classifier"
+        )
     kinds[kind](cfg, run)
 
 
@@ -158,8 +163,6 @@ def report(
     count = sum(v.numel() for name, v in body.items() if not name.endswith(coverhunter.COUNTERS))
     mark = coverhunter.fingerprint(own)
     print(f"{path}: {count:,} parameters, {sizes.bins} bins, {sizes.depth} blocks, fingerprint {mark}")
-    if backend != "cqt_coverhunter":
-        print("note: the fork reflects a file at its ends, frontend=cqt fills them with silence")
     if unplaced:
         print(f"kept aside for an export back: {', '.join(unplaced)}")
     run.facts |= {"ckpt": str(path), "sizes": vars(sizes), "fingerprint": mark, "parameters": count}
@@ -182,16 +185,65 @@ def import_clmr(cfg: DictConfig, run: Run) -> None:
     run.facts |= {"ckpt": str(path), "model": found.model, "sizes": found.sizes, "parameters": count}
 
 
-def adapt_clmr(cfg: DictConfig, found: clmr.Found) -> DictConfig:
-    """The configuration with raw audio, the network and projector of the file, its excerpts and its loss."""
+def import_classifier(cfg: DictConfig, run: Run) -> None:
+    """Import an encoder with the classifier of its file, or of ``job.head``: of supervised training or evaluation."""
+    _check(cfg.job, {"source": "the checkpoint"})
+    try:
+        found = clmr.to_tonnetz(clmr.load(cfg.job.source, cfg.job.trust))
+    except UserError as error:
+        raise UserError(f"{error} (task=csi reads files of CoverHunter, task=contrastive encoders alone)") from None
+    left = clmr.load(cfg.job.head, cfg.job.trust) if cfg.job.head else found.left
+    adapted = _waveform(cfg, found)
+    with torch.device("meta"):
+        dim = build_task(adapted, connect(adapted.frontend), DataSpec(classes=("a", "b"))).encoder.backbone.dim
+    layers = clmr.head_of(left, dim)
+    if not layers:
+        raise UserError(
+            f"{cfg.job.head or cfg.job.source}: holds no classifier; job.head=FILE names the file of one, "
+            "task=contrastive imports the encoder alone"
+        )
+    classes, multilabel = class_names(cfg.job, len(layers[-1][0]))
+    adapted.loss = _member("loss", "bce" if multilabel else "ce")
+    adapted.task.hidden = len(layers[0][0]) if len(layers) > 1 else None
+    adapted.task.plan.hop = None
+    task: Any = build_task(adapted, connect(adapted.frontend), DataSpec(classes=classes, multilabel=multilabel))
+    task.encoder.backbone.load_state_dict(found.network)
+    own = [module for module in task.head if isinstance(module, torch.nn.Linear)]
+    for module, (weight, bias) in zip(own, layers, strict=True):
+        module.load_state_dict({"weight": weight, "bias": bias})
+    path = write({**describe(task), "clmr": {"unplaced": {}}}, run)
+    count = sum(parameter.numel() for parameter in task.parameters())
+    print(f"{path}: model={found.model} with a classifier of {len(classes)} classes, {count:,} parameters")
+    run.facts |= {"ckpt": str(path), "model": found.model, "sizes": found.sizes, "parameters": count}
+
+
+def class_names(job: DictConfig, count: int) -> tuple[tuple[str, ...], bool]:
+    """Names of the outputs of a classifier, and whether several may hold: the 50 tags of MagnaTagATune, or others."""
+    tags = job.classes == "magnatagatune" or (job.classes is None and count == len(TAGS))
+    names = TAGS if tags else tuple(map(str, range(count) if job.classes is None else job.classes))
+    if len(names) != count:
+        raise UserError(f"job.classes: {len(names)} names, but the classifier has {count} outputs")
+    return tuple(names), tags if job.multilabel is None else bool(job.multilabel)
+
+
+def _waveform(cfg: DictConfig, found: clmr.Found) -> DictConfig:
+    """The configuration with raw audio, the network of the file, and its excerpts."""
     cfg = cfg.copy()
     cfg.frontend = _member("frontend", "raw", sample_rate=cfg.job.sample_rate)
     cfg.data.normalize = False  # they take sound as loud as its file
     cfg.model = _member("model", found.model, **found.sizes)
-    cfg.pooling, cfg.loss = _member("pooling", "mean"), _member("loss", "simclr")
+    cfg.pooling = _member("pooling", "mean")
+    OmegaConf.update(cfg.task, "plan.seconds", WINDOW / cfg.job.sample_rate)
+    return cfg
+
+
+def adapt_clmr(cfg: DictConfig, found: clmr.Found) -> DictConfig:
+    """The configuration with raw audio, the network and projector of the file, its excerpts and its loss."""
+    cfg = _waveform(cfg, found)
+    cfg.loss = _member("loss", "simclr")
     layers = [found.projector[name] for name in sorted(found.projector)]
     hidden, dim = (len(layer) for layer in layers) if layers else (None, None)
     projector = {"layers": len(layers), "hidden": hidden, "dim": dim, "norm": False}
-    for key, value in {**projector, "plan.seconds": WINDOW / cfg.job.sample_rate}.items():
+    for key, value in projector.items():
         OmegaConf.update(cfg.task, key, value)
     return cfg
