@@ -6,7 +6,7 @@ import librosa
 import numpy as np
 import pytest
 import torch
-from nnAudio.features.cqt import CQT1992v2
+from nnAudio.features.cqt import CQT1992v2, CQT2010v2
 
 from tonnetz.frontend import CQT, ClewsCQT, fingerprint
 
@@ -41,6 +41,43 @@ def test_nnaudio() -> None:
     theirs = CQT1992v2(sr=16000, hop_length=320, fmin=32.703196, n_bins=84, pad_mode="constant", verbose=False)
     expected = 20 * theirs(audio[:, 0]).clamp(min=1e-10).log10()
     torch.testing.assert_close(CQT(algorithm="cqt1992v2")(audio)[:, 0], expected, rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("size", [16000, 48000, 50123])
+@pytest.mark.parametrize(("algorithm", "kind"), [("cqt1992v2", CQT1992v2), ("cqt2010v2", CQT2010v2)])
+def test_reflected_as_nnaudio_has_it_by_default(algorithm: str, kind: type[torch.nn.Module], size: int) -> None:
+    """The front-end of the fork of CoverHunter on Apple and CUDA, at all frames; silence changes the edges alone."""
+    audio = torch.rand(2, 1, size, generator=torch.Generator().manual_seed(0)) - 0.5
+    options = {"hop": 640, "bins": 96, "fmin": 32.0, "algorithm": algorithm}
+    theirs = kind(sr=16000, hop_length=640, fmin=32.0, n_bins=96, verbose=False)
+    expected = 20 * theirs(audio[:, 0]).clamp(min=1e-10).log10()  # (B, F, T)
+    reflected, silent = (CQT(**options, pad=pad) for pad in ("reflect", "constant"))
+    torch.testing.assert_close(reflected(audio)[:, 0], expected, rtol=0, atol=1e-2)
+    difference = (silent(audio)[:, 0] - expected).abs()
+    assert difference[..., 0].max() > 5
+    assert difference[..., -1].max() > 5
+    inner = slice(14, -14)  # a kernel of the lowest bin is 13.3 hops long, half of that and a filter meet the end
+    assert size < 48000 or difference[..., inner].max() < 1e-2
+    assert fingerprint(reflected) != fingerprint(silent) == fingerprint(CQT(**options))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("size", [1, 7, 100, 319, 320, 641, 6400])
+def test_short_sound_is_reflected_to_and_fro(algorithm: str, size: int) -> None:
+    frontend = CQT(algorithm=algorithm, pad="reflect")
+    short = torch.rand(1, 1, size, generator=torch.Generator().manual_seed(0)) - 0.5
+    features = frontend(short)
+    assert features.shape == (1, 1, 84, size // 320 + 1)
+    assert features.isfinite().all()
+    if algorithm == "cqt1992v2" and size > 1:
+        period = torch.cat([short[..., :-1], short[..., 1:].flip(-1)], -1)  # one way and back
+        far = -(-20000 // period.shape[-1])
+        longer = period.repeat(1, 1, 2 * far + 2)
+        place = far * period.shape[-1]
+        padded = longer[..., place - 16384 : place + 16384]  # about the first sample
+        middle = CQT(hop=16384)(padded)[..., 1]
+        audible = (side.clamp(min=-60) for side in (features[..., 0], middle))
+        torch.testing.assert_close(*audible, rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -170,6 +170,7 @@ def test_reflect_is_numpy_pad(size: int) -> None:
         lambda: CQT(bins=120),
         lambda: CQT(algorithm="cqt2010v2", hop=160),
         lambda: CQT(algorithm="fast"),
+        lambda: CQT(pad="wrap"),
         lambda: MultiSpec(chroma_n_fft=1024),
         lambda: LogMel(mean_size=0),
         lambda: CoverHunterCQT(bins=97),

@@ -7,6 +7,7 @@ import torch
 
 from tests.test_coverhunter import generator, reference
 from tonnetz import coverhunter
+from tonnetz.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,8 @@ def test_vectors_are_those_of_the_source(cli, corpus, source, backend):
     done = run(cli, source, f"job.frontend_backend={backend}")
     assert done.status == 0, done.err
     made = done.folder / "checkpoints" / "imported.ckpt"
+    pad = load_checkpoint(made)["tonnetz"]["config"]["frontend"].get("pad")
+    assert pad == (None if backend == "cqt_coverhunter" else "reflect")
     words = ["data=folder", f"data.root={corpus}", f"ckpt={made}", "job.format=torchscript"]
     out = cli("job=export", *words, run="out")
     assert out.status == 0, out.err

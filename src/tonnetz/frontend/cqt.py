@@ -13,16 +13,30 @@ from torch import Tensor, nn
 
 from tonnetz.errors import UserError
 from tonnetz.frontend.bank import check_bins
+from tonnetz.frontend.base import reflect
 from tonnetz.frontend.tuning import Tunable
 
 
+class Mirror(nn.Module):
+    """Reflects so many samples at both ends, of a signal of any length: (..., N) -> (..., N + 2 pad)."""
+
+    def __init__(self, pad: int) -> None:
+        super().__init__()
+        self.pad = pad
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Audio (..., N) -> (..., N + 2 pad)."""
+        return reflect(audio, self.pad)
+
+
 class CQT(Tunable):
-    """Constant-Q magnitude in dB, 20 log10(max(|X|, 1e-10)): (B, C, N) -> (B, C, F, T), zero-padded edges.
+    """Constant-Q magnitude in dB, 20 log10(max(|X|, 1e-10)): (B, C, N) -> (B, C, F, T).
 
     ``cqt1992v2`` convolves with one kernel a bin (Brown and Puckette 1992): exact, any hop, long kernels.
     ``cqt2010v2`` halves the rate octave by octave (Schoerkhuber and Klapuri 2010): short kernels; within 1 dB
     of it where the signal is. Both carry librosa's scaling (kernels of L1 norm 1, times the root of their
-    length).
+    length). With ``pad=reflect`` their numbers are those of nnAudio by its defaults, edges too; cqt2010v2 then
+    reflects in every octave what it has halved.
     """
 
     def __init__(
@@ -36,22 +50,28 @@ class CQT(Tunable):
         mean_size: int = 1,
         tuning: bool = False,
         relative: bool = False,
+        pad: str = "constant",
     ) -> None:
         """Sample rate and lowest bin in Hz, hop in samples, bins in all and in an octave, the algorithm, frames
-        that become one mean, whether the bins follow the example's tuning, and whether decibels are relative to
-        the maximum of the example, scaled to peak .999 (CoverHunterMPS).
+        that become one mean, whether the bins follow the example's tuning, whether decibels are relative to
+        the maximum of the example, scaled to peak .999 (CoverHunterMPS), and what lies beyond the ends: silence
+        (``constant``) or the sound backwards (``reflect``).
 
-        Raises UserError for bins above half the sample rate, an unknown algorithm, or, with cqt2010v2, a hop
-        that cannot be halved once for each octave below the top one.
+        Raises UserError for bins above half the sample rate, an unknown algorithm or pad, or, with cqt2010v2, a
+        hop that cannot be halved once for each octave below the top one.
         """
         check_bins(sample_rate, bins, bins_per_octave, fmin, tuning)
         octaves = -(-bins // bins_per_octave)
         _check(hop, octaves, algorithm)
+        if pad not in ("constant", "reflect"):
+            raise UserError(f"frontend.pad: {pad!r} is unknown; use constant or reflect")
         params = {"bins_per_octave": bins_per_octave, "fmin": fmin, "algorithm": algorithm}
         params |= {"sample_rate": sample_rate, "hop": hop, "bins": bins}
         super().__init__(sample_rate, hop, 1, bins, params, mean_size)
         self.bins_per_octave, self.fmin, self.algorithm = bins_per_octave, fmin, algorithm
-        self.relative = relative
+        self.relative, self.pad = relative, pad
+        if pad != "constant":  # left out when it is: older fingerprints stay what they are
+            self.params = self.params | {"pad": pad}
         if relative:  # left out when it is not: older fingerprints stay what they are
             self.params = self.params | {"relative": True}
             self.floor = -100.0
@@ -65,15 +85,27 @@ class CQT(Tunable):
         common |= {"pad_mode": "constant", "output_format": "Complex", "verbose": False}
         with contextlib.redirect_stdout(io.StringIO()):  # nnAudio prints while it builds its kernels
             if self.algorithm == "cqt1992v2":
-                return CQT1992v2(**common)
-            return CQT2010v2(**common, earlydownsample=False)  # which would change the hop and the frame count
+                bank = CQT1992v2(**common, center=self.pad == "constant")
+                return bank if bank.center else nn.Sequential(Mirror(bank.kernel_width // 2), bank)
+            bank = CQT2010v2(**common, earlydownsample=False)  # which would change the hop and the frame count
+            if self.pad == "reflect":  # nnAudio's own pads what is shorter than a kernel with zeros, and warns
+                bank.padding = Mirror(bank.n_fft // 2)
+            return bank
+
+    def _room(self, size: int, frames: int) -> int:
+        """Zeros to add to so many samples, so that the last frame is there in every octave: halving must not lose it.
+
+        A mirror image needs none, but for a sample in the lowest octave.
+        """
+        if self.pad == "constant":
+            return frames * self.raw_hop + self.step - size
+        return 0 if self.algorithm == "cqt1992v2" else max(self.step - size, 0)
 
     def power(self, audio: Tensor, bank: nn.Module) -> Tensor:
         """Audio (B, C, N) -> squared magnitudes (B, C, F, T)."""
         batch, channels, size = audio.shape
         frames = size // self.raw_hop + 1
-        # Room for the last frame in every octave: halving the rate must not lose it.
-        audio = F.pad(audio, (0, frames * self.raw_hop + self.step - size))  # (B, C, N')
+        audio = F.pad(audio, (0, self._room(size, frames)))  # (B, C, N')
         parts = bank(audio.reshape(batch * channels, 1, -1))[:, :, :frames]  # (B C, F, T, 2)
         return parts.square().sum(-1).reshape(batch, channels, self.bins, frames)
 
