@@ -194,7 +194,7 @@ def build_task(cfg: DictConfig, frontend: Any, spec: DataSpec) -> Task:
             f"task.plan.source=features: stored features have no waveform for augment.wave ({names}); "
             "take augment=specaugment or augment=none, or read sound: task.plan.source=audio task.plan.stretch=null"
         )
-    backbone = _backbone(cfg, frontend)
+    backbone = build_backbone(cfg, frontend)
     encoder = Encoder(frontend, backbone, augment)
     multilabel = spec.multilabel
     pooling = connect(cfg.pooling, dim=backbone.dim)
@@ -251,7 +251,8 @@ def _wanted(kind: type, **facts: Any) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if name in known}
 
 
-def _backbone(cfg: DictConfig, frontend: Any) -> Any:
+def build_backbone(cfg: DictConfig, frontend: Any) -> Any:
+    """The network of ``cfg.model`` for what a front-end gives. Raises UserError when that has too few bins."""
     kind: Any = get_object(cfg.model._target_)
     if frontend.bins < kind.min_bins:
         name = cfg.model._target_.split(".")[-1]

@@ -1,0 +1,27 @@
+"""job=models: the table has every network, with the sizes that are published where there are such."""
+
+import polars as pl
+
+from tests.conftest import ROOT
+
+PUBLISHED = {"samplecnn": 2_368_512, "tune": 2_096_970, "tune_plus": 2_220_390, "tune/plus_xl": 7_407_132}
+
+
+def test_all_models_are_in_the_table(cli):
+    done = cli("job=models", "frontend=logmel")
+    assert done.status == 0, done.err
+    table = pl.read_csv(done.folder / "models.csv")
+    files = {
+        path.relative_to(ROOT / "config/model").with_suffix("").as_posix()
+        for path in (ROOT / "config/model").rglob("*.yaml")
+    }
+    assert set(table["model"]) == files
+    assert table["parameters"].null_count() == 0
+    sizes = dict(table.select("model", "parameters").iter_rows())
+    assert {name: sizes[name] for name in PUBLISHED} == PUBLISHED
+    read = dict(table.select("model", "reads").iter_rows())
+    assert (read["tune"], read["cnn"]) == ("samples", "features")
+    assert dict(table.select("model", "taps").iter_rows())["tune_plus"] == 18
+    few = cli("job=models", "frontend=mfcc", run="few")
+    assert few.status == 0, few.err
+    assert "needs a front-end with at least" in (few.folder / "models.csv").read_text() or few.out
