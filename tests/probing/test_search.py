@@ -4,6 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
@@ -13,7 +14,7 @@ from tonnetz.metrics import stacked
 from tonnetz.metrics.bootstrap import percentiles, resampled
 from tonnetz.probing import Goal, Protocol, expand, search
 from tonnetz.probing.deform import KNOWN, deformation, response
-from tonnetz.probing.features import Features, concatenated, cut_tails, moving, summable
+from tonnetz.probing.features import Features, concatenated, cut_tails, moving, summable, tracks_mark
 from tonnetz.probing.lead import add_leads
 from tonnetz.probing.search import Settings, evaluation_examples, training_examples
 
@@ -267,3 +268,14 @@ def test_deformations_do_what_their_names_say():
         deformation("mp3_64k")[1](sine, row, 12345)
     with pytest.raises(UserError, match="did you mean 'room'"):
         deformation("roon")
+
+
+def test_a_replaced_file_has_other_features():
+    """Files that are read where they lie keep their name; decoded ones have no stamp, and older marks stay."""
+    frame = pl.DataFrame(
+        {"id": ["a", "b"], "audio": ["x", "y"], "first": [0, 0], "samples": [9, 9], "peak": [1.0, 1.0]}
+    )
+    stamps = [pl.Series("stamp", values, dtype=pl.String) for values in ([None, None], ["1", None], ["2", None])]
+    plain, one, two = (tracks_mark(frame.with_columns(stamp)) for stamp in stamps)
+    assert plain == tracks_mark(frame)
+    assert len({plain, one, two}) == 3

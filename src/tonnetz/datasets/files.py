@@ -36,7 +36,7 @@ FACTS = (
 RESERVED = frozenset(
     {
         *("labels", "unknown", "notes", "path", "audio", "header", "first", "samples", "peak", "level"),
-        *("sample_rate", "corpus", "number"),
+        *("sample_rate", "corpus", "number", "stamp"),
     }
 )
 
