@@ -61,7 +61,7 @@ def mark_of(**facts: Any) -> str:
 
 def tracks_mark(frame: pl.DataFrame) -> str:
     """16 hex digits of the sound of a table's rows, in their order."""
-    columns = [name for name in ("id", "audio", "first", "samples", "peak") if name in frame.columns]
+    columns: list[str] = [name for name in ("id", "audio", "first", "samples", "peak") if name in frame.columns]
     if "stamp" in frame.columns and frame["stamp"].null_count() < frame.height:  # of files that are read where they lie
         columns.append("stamp")
     return hashlib.blake2b(frame.select(columns).write_ndjson().encode(), digest_size=8).hexdigest()
