@@ -188,8 +188,9 @@ def import_clmr(cfg: DictConfig, run: Run) -> None:
 def import_classifier(cfg: DictConfig, run: Run) -> None:
     """Import an encoder with the classifier of its file, or of ``job.head``: of supervised training or evaluation."""
     _check(cfg.job, {"source": "the checkpoint"})
+    state = clmr.load(cfg.job.source, cfg.job.trust)
     try:
-        found = clmr.to_tonnetz(clmr.load(cfg.job.source, cfg.job.trust))
+        found = clmr.to_tonnetz(state)
     except UserError as error:
         raise UserError(f"{error} (task=csi reads files of CoverHunter, task=contrastive encoders alone)") from None
     left = clmr.load(cfg.job.head, cfg.job.trust) if cfg.job.head else found.left
