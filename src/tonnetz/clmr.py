@@ -37,10 +37,13 @@ KINDS: dict[str, type[Waveform]] = {"samplecnn": SampleCNN, "tune": Tune, "tune_
 
 @dataclass(frozen=True)
 class Found:
-    """A network of this framework: a YAML file of `model`, its sizes, its tensors; a projector; heads left over."""
+    """A network of this framework: a YAML file of `model`, its sizes, the values that it gives, its tensors; a
+    projector; heads left over.
+    """
 
     model: str
     sizes: dict[str, Any]
+    dim: int
     network: State
     projector: State
     left: State
@@ -82,7 +85,7 @@ def to_tonnetz(state: Mapping[str, Tensor]) -> Found:
             shapes = f"{tuple(body[theirs].shape)} but must be {tuple(expected[ours].squeeze(2).shape)}"
             raise UserError(f"checkpoint: {theirs} is {shapes} between its neighbours")
     _check_projector(projector, network.dim)
-    return Found(model, sizes, own, projector, left)
+    return Found(model, sizes, network.dim, own, projector, left)
 
 
 def head_of(left: Mapping[str, Tensor], dim: int) -> list[tuple[Tensor, Tensor]]:

@@ -17,3 +17,10 @@ def config_folder() -> Path:
     """The Hydra configuration: of the clone, or as shipped in the wheel."""
     root = repository()
     return root / "config" if root else PACKAGE / "config"
+
+
+def file_mark(path: str | Path) -> str:
+    """What changes when a file does: its size and time; empty where there is none."""
+    path = Path(path)
+    stat = path.stat() if path.is_file() else None
+    return f"{stat.st_size}-{stat.st_mtime_ns}" if stat else ""

@@ -28,8 +28,8 @@ class GiantStepsKey(DownloadableList):
 
     Args:
         root: the folder that holds them.
-        download: fetch the annotations, where neither dataset is there, and previews that are not there yet, which are
-            checked against the folder md5.
+        download: fetch the annotations of both, where they are not laid elsewhere, and previews that are not there yet,
+            which are checked against the folder md5.
         url: address of the folder that holds ID.LOFI.mp3; null = `home` for the MTG dataset, `backup` for the other.
         missing: ``skip`` or ``fail``, for songs without a file.
         split: put every song into this split.
@@ -44,9 +44,9 @@ class GiantStepsKey(DownloadableList):
         if not self.download:
             super().fetch(progress)
             return
-        homes = self._homes()
-        if not homes or any(home.is_relative_to(self.root / name) for home in homes for name in (KEY, MTG)):
-            for name in (KEY, MTG):  # again where an earlier call broke off between the two
+        own = [self.root / name for name in (KEY, MTG)]  # anything elsewhere was laid there by hand, and is enough
+        if all(any(home.is_relative_to(place) for place in own) for home in self._homes()):
+            for name in (KEY, MTG):
                 fetch(ANNOTATIONS.format(name), [Asset({"master.zip": None}, into=name)], self.root)
         here = {path.name for path in self.audio_files()}
         todo = [row for row in self._songs() if f"{row['audio']}.mp3" not in here]

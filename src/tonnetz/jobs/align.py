@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -67,15 +67,12 @@ def run(cfg: DictConfig, run: Run) -> None:
     work = (frame["work"].rank("dense").cast(pl.Int64) - 1).fill_null(-1).to_numpy()
     pairs = chosen(work, vectors, found["row"], job, turns)
     laid = lay(vectors, first, count, found["start"].numpy(), step)
-    find = partial(align, *laid)
-    how = (window, step, job.method, job.minimum, job.overlap, job.seed, None, turns)
-    result = find(pairs, *how)
-    others = stranger_pairs(work, STRANGERS, job.seed)
-    floor = job.floor
-    if floor is None:
-        unsure = np.quantile(find(others, *how)["confidence"], 0.95) if len(others) else 0.0
-        floor = round(max(LEAST, float(unsure)), 4)
-        print(f"floor {floor}: 95 % of {len(others)} pairs of different works are below")
+
+    def find(pairs: np.ndarray) -> dict[str, np.ndarray]:
+        return align(*laid, pairs, window, step, job.method, job.minimum, job.overlap, job.seed, turns=turns)
+
+    result = find(pairs)
+    floor = measured_floor(find, work, job.seed) if job.floor is None else job.floor
     if len(pairs):
         draw(*laid, pairs, result, window, step, turns, frame["id"].to_list(), run)
     if job.pairs == "medoid":
@@ -92,15 +89,24 @@ def run(cfg: DictConfig, run: Run) -> None:
     run.facts["alignment"] = {"pairs": len(pairs), "sure": float(sure.mean()), **facts}
 
 
+def measured_floor(find: Callable[[np.ndarray], dict[str, np.ndarray]], work: np.ndarray, seed: int) -> float:
+    """The confidence that 95 of 100 pairs of different works do not reach, told."""
+    others = stranger_pairs(work, STRANGERS, seed)
+    unsure = np.quantile(find(others)["confidence"], 0.95) if len(others) else 0.0
+    floor = round(max(LEAST, float(unsure)), 4)
+    print(f"floor {floor}: 95 % of {len(others)} pairs of different works are below")
+    return floor
+
+
 def too_short(count: np.ndarray, minimum: int, window: float, step: float, whole: bool) -> str | None:
-    """What to say of recordings of so many windows (R,) each that no other place can speak against the best one."""
-    few = int((count <= minimum).sum())
+    """What to say of recordings whose windows, (R,) so many, are too few for any confidence."""
+    few = int((count < minimum).sum())
     if not few:
         return None
     remedy = "a smaller job.window and job.hop make more" if whole else "a smaller job.hop makes more"
     return (
-        f"{few} of {len(count)} recordings have {minimum} windows of {window:g} s or fewer, {step:g} s apart: "
-        f"too few for a confidence; {remedy}"
+        f"{few} of {len(count)} recordings have fewer than {minimum} windows of {window:g} s, {step:g} s apart: "
+        f"nothing is sure of them; {remedy}"
     )
 
 

@@ -195,9 +195,7 @@ def import_classifier(cfg: DictConfig, run: Run) -> None:
         raise UserError(f"{error} (task=csi reads files of CoverHunter, task=contrastive encoders alone)") from None
     left = clmr.load(cfg.job.head, cfg.job.trust) if cfg.job.head else found.left
     adapted = _waveform(cfg, found)
-    with torch.device("meta"):
-        dim = build_task(adapted, connect(adapted.frontend), DataSpec(classes=("a", "b"))).encoder.backbone.dim
-    layers = clmr.head_of(left, dim)
+    layers = clmr.head_of(left, found.dim)
     if not layers:
         raise UserError(
             f"{cfg.job.head or cfg.job.source}: holds no classifier; job.head=FILE names the file of one, "

@@ -29,6 +29,7 @@ from tonnetz.frontend import fingerprint
 from tonnetz.index import Index
 from tonnetz.jobs.predict import report_bad
 from tonnetz.manifest import Run
+from tonnetz.paths import file_mark
 from tonnetz.progress import progress_bar
 from tonnetz.quiet import quiet
 from tonnetz.rejection import accepted, picture
@@ -210,7 +211,6 @@ def file_table(paths: list[str], works: str | None, inputs: list[str], level: st
     names = [Path(path).name for path in paths]
     if works and known and not (known.keys() & {*full, *names}):
         raise UserError(f"{works}: names none of the {len(paths)} recordings; are its file names right?")
-    stats = [Path(path).stat() if Path(path).is_file() else None for path in paths]  # what is missing fails later
     return pl.DataFrame(
         {
             "id": full,
@@ -219,7 +219,7 @@ def file_table(paths: list[str], works: str | None, inputs: list[str], level: st
                 known.get(path, known.get(name, folders.get(given)))
                 for path, name, given in zip(full, names, paths, strict=True)
             ],
-            "mark": [f"{stat.st_size}-{stat.st_mtime_ns}" if stat else "" for stat in stats],
+            "mark": [file_mark(path) for path in paths],  # what is missing fails later
         },
         schema_overrides={"work": pl.String},
     ).with_columns(duration=pl.lit(None, pl.Float64))

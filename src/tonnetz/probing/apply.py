@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -42,8 +43,8 @@ def apply(cfg: DictConfig, run: Run, device: torch.device) -> None:
     unit = unit_of(frame, facts["unit"])
     score = answers(goal, features, unit, row, facts, folder)
     name = facts["unit"] or "id"
-    told = frame.with_columns(unit=unit.numpy()).unique("unit", keep="first").sort("unit")
-    places = list(told.select(pl.col(name).alias("id"), "path").iter_rows(named=True))
+    first = np.unique(unit.numpy(), return_index=True)[1]
+    places = list(frame[first].select(pl.col(name).alias("id"), "path").iter_rows(named=True))
     if goal.kind == "number":
         names = [f"predicted_{column}" for column in goal.names]
         rows = [dict(zip(names, values, strict=True)) for values in score.T.tolist()]
