@@ -59,7 +59,9 @@ def load(path: str | Path, trust: bool = False) -> State:
     content = load_plain(path, known=[argparse.Namespace], trust=trust, remedy=remedy)
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path}: holds no state dict of tensors; give a checkpoint of CLMR or TUNe")
+        raise UserError(
+            f"{path}: holds no state dict of tensors; give a checkpoint of CLMR or TUNe (one of CoverHunter takes task=csi)"
+        )
     return {str(name): value for name, value in state.items()}
 
 

@@ -9,8 +9,8 @@ import torch
 
 from tonnetz.datasets.gtzan import Gtzan
 from tonnetz.errors import UserError
-from tonnetz.jobs.embed import write_npy
 from tonnetz.probing.folder import read_folder, stems
+from tonnetz.vector_folder import VectorFolder
 
 SPLITS = ("train", "valid", "test")
 
@@ -59,10 +59,13 @@ def test_tracks_without_usable_features_are_refused_or_left_out_by_name(tmp_path
 def test_files_that_embed_writes_are_read(tmp_path):
     vectors, rows = torch.arange(12.0).view(4, 3), torch.tensor([0, 1, 1, 2])
     frames = {split: pl.DataFrame({"id": [name]}) for split, name in zip(SPLITS, ("a/x", "b", "c"), strict=True)}
-    write_npy(tmp_path / "windows", vectors, rows, ["a/x", "b", "c"], windows=True)
+    names = ["a/x", "b", "c"]
+    (tmp_path / "windows/a").mkdir(parents=True)
+    VectorFolder(tmp_path / "windows", "1").write(vectors, rows, names, names, windows=True)
     found, _, _ = read_folder(tmp_path / "windows", frames)
     assert torch.equal(torch.cat([found.x[split] for split in SPLITS]), vectors)
-    write_npy(tmp_path / "means", vectors[:3], torch.arange(3), ["a/x", "b", "c"])
+    (tmp_path / "means/a").mkdir(parents=True)
+    VectorFolder(tmp_path / "means", "1").write(vectors[:3], torch.arange(3), names, names, windows=False)
     assert np.load(tmp_path / "means/b.npy").tolist() == [3, 4, 5]
 
 
