@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tonnetz.errors import UserError
-from tonnetz.store import SHARD, FeatureStore
+from tonnetz.store import SHARD, FeatureStore, take
 
 HOP, BINS = 160, 5
 
@@ -152,8 +152,21 @@ def test_a_damaged_description_is_named(tmp_path):
         built(tmp_path, 2)
 
 
-@pytest.mark.parametrize("value", [np.nan, 1e5])
-def test_what_cannot_be_stored_is_refused(tmp_path, value):
-    store = FeatureStore(tmp_path / "store", "abc", 1, BINS, HOP)
-    with pytest.raises(UserError, match=r"/b\.wav: its features hold NaN, or more than 65504"):
+@pytest.mark.parametrize("tempo", [1.0, 0.7])
+def test_decibels_are_exact_to_half_a_hundredth(tmp_path, tempo):
+    x = np.random.default_rng(3).uniform(-180, 40, (1, BINS, 200)).astype(np.float32)
+    exact = take([x[0].T], np.array([190]), 20, np.array([tempo]), -100.0)[0][0].T
+    store = FeatureStore(tmp_path / "store", "abc", 1, BINS, HOP, -100.0, 0.01)
+    store.build(["track"], lambda i: x)
+    out, lengths = store.read(np.array([0]), np.array([190]), 20, np.array([tempo]))
+    np.testing.assert_allclose(out[0, 0], exact, rtol=0, atol=0.00502)
+    assert (out[0, 0, :, lengths[0] :] == -100).all()
+    with pytest.raises(UserError, match="another front-end"):
+        FeatureStore(tmp_path / "store", "abc", 1, BINS, HOP, -100.0)
+
+
+@pytest.mark.parametrize(("value", "quantum", "most"), [(np.nan, None, 65504), (1e5, None, 65504), (-400, 0.01, 328)])
+def test_what_cannot_be_stored_is_refused(tmp_path, value, quantum, most):
+    store = FeatureStore(tmp_path / "store", "abc", 1, BINS, HOP, quantum=quantum)
+    with pytest.raises(UserError, match=rf"/b\.wav: its features hold NaN, or more than {most}"):
         store.build(["/a.wav|44", "/b.wav|44"], lambda i: np.where(features(i) == 3, value if i else 3, features(i)))

@@ -60,7 +60,7 @@ def load(path: str | Path, trust: bool = False) -> State:
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(
-            f"{path}: holds no state dict of tensors; give a checkpoint of CLMR or TUNe (one of CoverHunter takes task=csi)"
+            f"{path}: holds no state dict of tensors; give one of CLMR or TUNe (one of CoverHunter: task=csi)"
         )
     return {str(name): value for name, value in state.items()}
 

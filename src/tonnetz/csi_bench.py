@@ -17,16 +17,18 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from tonnetz.audio import read_audible
+from tonnetz.audio import read_audible, read_prepared
 from tonnetz.build import build_data, connect
 from tonnetz.collection import COLUMNS, Collection
 from tonnetz.errors import UserError
 from tonnetz.frontend import CoverHunterCQT
+from tonnetz.frontend.base import mean_pool
 from tonnetz.matching import Matching
 from tonnetz.metrics.ranking import intervals
 from tonnetz.metrics.vectors import Segments
 from tonnetz.retrieval import evaluate
 from tonnetz.search import search
+from tonnetz.store import FeatureStore
 from tonnetz.transposition import PITCHES
 
 VERSIONS, DIM, NOISE = 4, 96, 1.0  # recordings of a work, values of a vector, spread of versions about their work
@@ -103,7 +105,8 @@ def preparing_times(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     Everything is done anew, in a folder that is removed. `real_time` is how many times as long they sound. With the
     front-end of CoverHunter a few recordings go the way of its authors too: `published_real_time`, by how much ours is
-    as fast, and the largest difference in dB among cells less than 90 dB below the loudest.
+    as fast, and the largest difference of what is stored from what that way makes of the stored audio, in dB, among
+    cells less than 90 dB below the loudest.
     """
     with TemporaryDirectory(dir=folder) as place:
         chosen = cfg.copy()
@@ -111,8 +114,8 @@ def preparing_times(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         frontend = connect(chosen.frontend)
         data = build_data(chosen, frontend)
         table, decoding = timed(lambda: data.everything)
-        storing = timed(data.features)[1]
-        peer = beside_published(table, frontend) if isinstance(frontend, CoverHunterCQT) else {}
+        store, storing = timed(data.features)
+        peer = beside_published(table, store, frontend) if isinstance(frontend, CoverHunterCQT) else {}
     sounding = float(table["samples"].sum()) / frontend.sample_rate
     seconds, processor = decoding.wall + storing.wall, decoding.processor + storing.processor
     result = {"recordings": table.height, "hours": sounding / 3600, "audio_seconds": decoding.wall}
@@ -122,32 +125,39 @@ def preparing_times(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return {**result, "features_real_time": sounding / storing.wall, **peer, "memory_gb": memory()}
 
 
-def beside_published(table: pl.DataFrame, frontend: CoverHunterCQT) -> dict[str, float]:
+def beside_published(table: pl.DataFrame, store: FeatureStore, frontend: CoverHunterCQT) -> dict[str, float]:
     """How many times real time files are decoded and transformed one frame after the other, as CoverHunter does it.
 
-    Of the first recordings of a table; with `difference_db`, the largest from ours.
+    Of the first recordings of a table; with `difference_db`, the largest of their stored features from that way.
     """
     rows, spent, furthest = table.head(PUBLISHED), 0.0, 0.0
     spectra = frontend.kernels()  # (F, n_fft) about the frame's centre, so the sign alternates
     kernels = scipy.sparse.csr_matrix(spectra * (-1.0) ** np.arange(spectra.shape[1]))
-    for path in rows["path"]:
-        (signal, theirs), taken = timed(partial(frame_by_frame, path, kernels, frontend))
-        spent += taken.wall
-        ours = frontend.compute(torch.from_numpy(signal)[None, None])[0, 0].T.numpy()  # (T, F)
+    places = rows.select("audio", "header", "first", "samples").rows()
+
+    def transformed(path: str) -> np.ndarray:
+        signal, _, peak = read_audible(path, frontend.sample_rate)
+        return frame_by_frame(signal, peak, kernels, frontend)
+
+    for number, (path, place) in enumerate(zip(rows["path"], places, strict=True)):
+        spent += timed(partial(transformed, path))[1].wall
+        signal = read_prepared(*place)
+        raw = frame_by_frame(signal, float(np.abs(signal).max()), kernels, frontend)  # (T', F)
+        theirs = mean_pool(torch.from_numpy(raw.T), frontend.mean_size).T.numpy()  # (T, F)
+        ours = store.read(np.array([number]), np.array([0]), len(theirs))[0][0, 0].T  # (T, F)
         furthest = max(furthest, float(np.abs(ours - theirs)[theirs > DEEPEST].max()))
     seconds = float(rows["samples"].sum()) / frontend.sample_rate
     return {"published_real_time": seconds / spent, "difference_db": furthest}
 
 
-def frame_by_frame(path: str, kernels: Any, frontend: CoverHunterCQT) -> tuple[np.ndarray, np.ndarray]:
-    """A file's samples (N,) and its constant-Q (T, F) in dB: a whole FFT and a sparse product for each frame."""
-    signal, _, peak = read_audible(path, frontend.sample_rate)
+def frame_by_frame(signal: np.ndarray, peak: float, kernels: Any, frontend: CoverHunterCQT) -> np.ndarray:
+    """The constant-Q (T, F) in dB of samples (N,): a whole FFT and a sparse product for each frame."""
     n_fft, hop = kernels.shape[1], frontend.raw_hop
     sides = -(-(n_fft - hop) // 2), (n_fft - hop) // 2
     padded = np.pad(signal.astype(np.float64) * (0.999 / peak), sides)
     frames = (padded[t * hop : t * hop + n_fft] for t in range(len(signal) // hop))
     magnitude = np.stack([np.abs(kernels @ np.fft.fft(frame)) for frame in frames]) + 1e-9  # (T, F)
-    return signal, 20 * np.log10(magnitude / magnitude.max())
+    return 20 * np.log10(magnitude / magnitude.max())
 
 
 def drawn(recordings: int, segments: int) -> tuple[Tensor, Tensor]:

@@ -314,7 +314,7 @@ def test_bench_of_cover_song_identification(cli, corpus, tmp_path):
         seconds / (result["audio_seconds"] + result["feature_seconds"]), rel=1e-3
     )
     assert result["times_as_fast"] == pytest.approx(result["real_time"] / result["published_real_time"])
-    assert result["difference_db"] < 0.01  # of the front-end from the way of its authors
+    assert result["difference_db"] < 0.01  # of what is stored from the way of its authors
     assert [path.name for path in done.folder.iterdir() if path.is_dir() and path.name != ".hydra"] == []
     for word, told in (("job.recordings=0", "at least 1"), ("job.vectors=-1", "at least 1")):
         assert told in cli("job=bench", "task=csi", word, run="bad").err

@@ -379,7 +379,9 @@ class AudioData(L.LightningDataModule):
         frame = self.everything
         mark = fingerprint(self.frontend)
         channels, bins, hop = self.frontend.channels, self.frontend.bins, self.frontend.hop
-        store = FeatureStore(self.cache / "features" / mark, mark, channels, bins, hop, self.frontend.floor)
+        floor, quantum = self.frontend.floor, self.frontend.quantum
+        folder = self.cache / "features" / (mark if quantum is None else f"{mark}-{quantum:g}")
+        store = FeatureStore(folder, mark, channels, bins, hop, floor, quantum)
         places = frame.select("audio", "header", "first", "samples", peaks(self.normalize)).rows()
 
         device = next((buffer.device for buffer in self.frontend.buffers()), torch.device("cpu"))

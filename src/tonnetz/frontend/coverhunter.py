@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tonnetz.errors import UserError
 from tonnetz.frontend.bank import KernelBank, check_bins, kernel_spectrum
+from tonnetz.frontend.base import DECIBELS
 from tonnetz.frontend.tuning import Tunable
 
 
@@ -26,6 +27,7 @@ class CoverHunterCQT(Tunable):
     """
 
     floor = -100.0
+    quantum = DECIBELS
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tonnetz.errors import UserError
 from tonnetz.frontend.bank import check_bins
-from tonnetz.frontend.base import reflect
+from tonnetz.frontend.base import DECIBELS, reflect
 from tonnetz.frontend.tuning import Tunable
 
 
@@ -38,6 +38,8 @@ class CQT(Tunable):
     length). With ``pad=reflect`` their numbers are those of nnAudio by its defaults, edges too; cqt2010v2 then
     reflects in every octave what it has halved.
     """
+
+    quantum: float | None = DECIBELS
 
     def __init__(
         self,
@@ -126,6 +128,7 @@ class ClewsCQT(CQT):
     """
 
     floor = 0.0
+    quantum = None
 
     def __init__(
         self,
