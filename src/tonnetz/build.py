@@ -497,7 +497,12 @@ def difference(old: Any, new: Any) -> str:
 def build_trainer(cfg: DictConfig, **keywords: Any) -> Any:
     """The Lightning trainer of the `trainer` node."""
     try:
-        return instantiate(cfg.trainer, _partial_=True, _convert_="all")(**keywords)
+        make = instantiate(cfg.trainer, _partial_=True, _convert_="all")
+        if cfg.trainer.get("sync_batchnorm"):
+            from tonnetz.sync import SyncBatchNorm
+
+            keywords["plugins"] = [*(make.keywords.get("plugins") or []), SyncBatchNorm()]
+        return make(**keywords)
     except Exception as error:
         if type(error).__name__ == "MisconfigurationException":
             raise UserError(f"trainer: {_first_line(error)}") from None

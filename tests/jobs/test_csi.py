@@ -198,10 +198,14 @@ def test_two_processes_score_as_one(csi, tmp_path):
     assert "sync_dist" not in said
 
 
-def test_two_processes_learn_as_one(csi, audio, tmp_path):
-    """Half a batch each, and the loss is that of all of it; without normalisation by the statistics of half a batch."""
-    words = ["task=csi", "model=tiny", "model.norm=false", "loss=supcon", "pooling=mean", "schedule=constant"]
-    words += ["task.segment_hop=0.96", "task.reduction=min", "optimizer=sgd", "optimizer.lr=0.1"]
+PLAIN = ["model=tiny", "model.norm=false", "loss=supcon", "pooling=mean", "task.reduction=min"]
+NORMALISED = ["model.width=8", "model.depth=1", "model.dropout=0"]
+
+
+@pytest.mark.parametrize("network", [PLAIN, NORMALISED], ids=["plain", "default"])
+def test_two_processes_learn_as_one(csi, audio, tmp_path, network):
+    """Half a batch each, and loss and batch statistics are those of all of it."""
+    words = ["task=csi", *network, "task.segment_hop=0.96", "schedule=constant", "optimizer=sgd", "optimizer.lr=0.1"]
     done = csi(*words, "trainer=cpu")
     assert done.status == 0, done.err
     folder, _ = two_processes(tmp_path, *WORDS, f"data.root={audio}", *words, "data.batch_size=2")
