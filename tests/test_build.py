@@ -186,3 +186,33 @@ def test_a_checkpoint_of_another_version_is_named_with_the_reason_and_the_remedy
     assert line.endswith("; train it anew")
     assert reason in line
     assert "\n" not in line
+
+
+UNFIT = {
+    "pitches of mel bins": (["task=csi", "frontend=logmel"], "model KeyEquivariant reads decibels of pitches"),
+    "no decibels": (["task=csi", "frontend=cqt_clews"], "which ClewsCQT does not give"),
+    "untrained": (["task=csi", "model=ftm2d", "frontend=mfcc"], "model FTM2D reads decibels"),
+    "boxes in decibels": (["experiment=clews", "augment=coverhunter"], "augment.features.erase: changes decibels"),
+    "an equaliser": (["experiment=clews", "augment=cover"], "augment.features.equalizer=null"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_what_reads_or_changes_decibels_is_refused_without_them(case):
+    words, told = UNFIT[case]
+    config = composed(*words)
+    with pytest.raises(UserError, match=told):
+        build_task(config, connect(config.frontend), WORKS)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["experiment=clews", "augment=coverhunter", "augment.features.erase.low=0", "augment.features.erase.high=1"],
+        ["experiment=clews", "augment=cover", "augment.features.equalizer=null"],
+        ["task=csi", "frontend=hcqt"],
+    ],
+)
+def test_the_remedies_are_accepted(words):
+    config = composed(*words)
+    build_task(config, connect(config.frontend), WORKS)

@@ -35,7 +35,7 @@ class Data:
     def __init__(self, features, work, source="features"):
         self.features, self.work = features, work
         self.frontend = SimpleNamespace(
-            channels=1, bins=96, sample_rate=16000, hop=1920, bins_per_octave=12, floor=-100.0
+            channels=1, bins=96, sample_rate=16000, hop=1920, bins_per_octave=12, decibels=True
         )
         self.plan = SimpleNamespace(source=source)
 

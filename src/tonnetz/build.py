@@ -260,20 +260,30 @@ def build_backbone(cfg: DictConfig, frontend: Any) -> Any:
             f"model {name} needs a front-end with at least {kind.min_bins} bins, "
             f"{cfg.frontend._target_.split('.')[-1]} has {frontend.bins}; take frontend=logmel, or model=tiny"
         )
-    return connect(
-        cfg.model,
-        channels=frontend.channels,
-        bins=frontend.bins,
-        bins_per_octave=getattr(frontend, "bins_per_octave", 12),
-    )
+    facts = {"channels": frontend.channels, "bins": frontend.bins}
+    if "bins_per_octave" in inspect.signature(kind).parameters:
+        if not (frontend.decibels and hasattr(frontend, "bins_per_octave")):
+            raise UserError(
+                f"model {cfg.model._target_.split('.')[-1]} reads decibels of pitches and their octaves, which "
+                f"{type(frontend).__name__} does not give; take frontend=cqt_coverhunter, cqt or hcqt"
+            )
+        facts["bins_per_octave"] = frontend.bins_per_octave
+    return connect(cfg.model, **facts)
 
 
 def build_augment(node: DictConfig, frontend: Any) -> Augment:
-    """The augmentations of the `augment` node, in their order. Raises UserError where one has other octaves."""
+    """The augmentations of the `augment` node, in their order. Raises UserError where the front-end does not fit."""
     rate = frontend.sample_rate
     wave = {name: connect(item, sample_rate=rate) for name, item in (node.get("wave") or {}).items() if item}
     parts = {str(name): item for name, item in (node.get("features") or {}).items() if item}
-    return Augment(wave, {name: connect(item, **_octave(name, item, frontend)) for name, item in parts.items()})
+    features = {name: connect(item, **_octave(name, item, frontend)) for name, item in parts.items()}
+    for name, part in features.items():
+        if part.decibels and not frontend.decibels:
+            raise UserError(
+                f"augment.features.{name}: changes decibels, and {type(frontend).__name__} gives none; leave it out, "
+                f"augment.features.{name}=null, or give it other numbers where it has them"
+            )
+    return Augment(wave, features)
 
 
 def _octave(name: str, item: DictConfig, frontend: Any) -> dict[str, int]:

@@ -28,7 +28,7 @@ def baselines(data: Any, split: str = "test") -> dict[str, dict[str, float]]:
     found = {"chance": chance(data, split, roles)}
     frontend = data.frontend
     fine = getattr(frontend, "bins_per_octave", 0)
-    if data.plan.source != "features" or frontend.channels != 1 or not fine or frontend.floor == 0:
+    if data.plan.source != "features" or frontend.channels != 1 or not fine or not frontend.decibels:
         return found
     batches = [b for b in data.windows(split, alone=True) if bool((b["tempo"] - 1).abs().max() < 1e-4)]
     found["ftm2d"] = evaluate(_fourier(batches, fine), Matching("cosine", "min"), **roles).values

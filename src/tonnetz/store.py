@@ -16,6 +16,7 @@ from tonnetz.atomic import replacing
 from tonnetz.errors import UserError
 
 Progress = Callable[[int, int], None]
+DECIBELS = 0.01  # the quantum of what is in decibels
 SHARD = 64  # recordings a file: the unit of resumption
 
 

@@ -18,11 +18,13 @@ class Augmentation(nn.Module):
 
     A subclass writes ``draw`` (all the randomness, from torch's global generator on the tensor's device) and
     ``transform`` (deterministic). ``lengths`` in the batch stay what they are unless it writes ``measure``; a
-    class with ``uses_lengths`` gets them as a parameter of ``transform``, in the unit of the last axis.
+    class with ``uses_lengths`` gets them as a parameter of ``transform``, in the unit of the last axis. One with
+    ``decibels`` has numbers that are: features must be in decibels as well.
     """
 
     key: str = "audio"
     uses_lengths: bool = False
+    decibels: bool = False
 
     def __init__(self, p: float = 1.0, sample_rate: int = 16000) -> None:
         """Probability per example and sample rate in Hz; raises UserError for p outside 0 to 1."""

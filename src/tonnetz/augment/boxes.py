@@ -8,6 +8,8 @@ from torch import Tensor
 from tonnetz.augment.base import Augmentation, check_order, uniform
 from tonnetz.errors import UserError
 
+PUBLISHED = (-128.0, 0.0)  # dB
+
 
 class EraseBoxes(Augmentation):
     """``count`` boxes, each a fixed fraction of the frames and of the bins, its corner wherever the box fits; all
@@ -22,8 +24,8 @@ class EraseBoxes(Augmentation):
         count: int = 4,
         time: float = 0.25,
         frequency: float = 0.1,
-        low: float = -128.0,
-        high: float = 0.0,
+        low: float = PUBLISHED[0],
+        high: float = PUBLISHED[1],
     ) -> None:
         """Number of boxes, their size as fractions of the image, and range of the value (of features in dB)."""
         super().__init__(p)
@@ -34,6 +36,7 @@ class EraseBoxes(Augmentation):
                 "use count >= 1 and fractions above 0 and up to 1"
             )
         self.count, self.time, self.frequency, self.low, self.high = count, time, frequency, low, high
+        self.decibels = (low, high) == PUBLISHED
 
     def draw(self, x: Tensor) -> dict[str, Tensor]:
         """Corners (B, count) each, in bins and frames, and the value (B,)."""

@@ -48,6 +48,7 @@ class RollPitch(Augmentation):
                 "use a shift of 1 or more and 12, 24 or 36 bins"
             )
         self.method, self.shift, self.bins_per_octave = method, shift, bins_per_octave
+        self.decibels = method == "flex_melody"
 
     def draw(self, x: Tensor) -> dict[str, Tensor]:
         """Shift in bins (B,) and, for low_melody, noise (B, C, S, T) for the bins that become free."""

@@ -16,6 +16,7 @@ class SpectralEqualizer(Augmentation):
     """
 
     key = "features"
+    decibels = True
 
     def __init__(self, p: float = 0.5, low: float = -6.0, high: float = 6.0, bands: int = 2) -> None:
         """Range of each gain in dB, and how many there are."""

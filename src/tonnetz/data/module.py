@@ -31,7 +31,7 @@ from tonnetz.fraction import thinned
 from tonnetz.frontend import Frontend, fingerprint
 from tonnetz.progress import progress_bar
 from tonnetz.splits import fold_tracks, split_works
-from tonnetz.store import FeatureStore
+from tonnetz.store import DECIBELS, FeatureStore
 from tonnetz.taxonomy import Taxonomy
 from tonnetz.threads import one_thread
 from tonnetz.tracks import DataSpec
@@ -379,9 +379,9 @@ class AudioData(L.LightningDataModule):
         frame = self.everything
         mark = fingerprint(self.frontend)
         channels, bins, hop = self.frontend.channels, self.frontend.bins, self.frontend.hop
-        floor, quantum = self.frontend.floor, self.frontend.quantum
-        folder = self.cache / "features" / (mark if quantum is None else f"{mark}-{quantum:g}")
-        store = FeatureStore(folder, mark, channels, bins, hop, floor, quantum)
+        quantum = DECIBELS if self.frontend.decibels else None
+        folder = self.cache / "features" / (mark if quantum is None else f"{mark}-{quantum}")
+        store = FeatureStore(folder, mark, channels, bins, hop, self.frontend.floor, quantum)
         places = frame.select("audio", "header", "first", "samples", peaks(self.normalize)).rows()
 
         device = next((buffer.device for buffer in self.frontend.buffers()), torch.device("cpu"))

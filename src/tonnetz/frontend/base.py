@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from tonnetz.errors import UserError
 
-DECIBELS = 0.01  # the quantum of front-ends in decibels
 CACHED = 2**17  # samples at a time of front-ends by STFT: 2.5 times as fast as 600 seconds at once
 
 
@@ -22,7 +21,7 @@ class Frontend(nn.Module):
     With ``mean_size`` above 1 consecutive groups of that many frames become their mean and the remainder is
     dropped (a signal too short for one group gives one frame); ``hop`` then is samples per output frame,
     ``raw_hop`` samples per frame before. ``floor`` is the value that fills up short crops of stored features,
-    None for the crop's own minimum; ``quantum`` in which steps values are stored, None for half precision.
+    None for the crop's own minimum. ``decibels``: the values are; some networks and augmentations want that.
 
     ``compute`` sees each example alone: no number may depend on the others of the batch.
 
@@ -33,7 +32,7 @@ class Frontend(nn.Module):
 
     version: int = 1
     floor: float | None = None
-    quantum: float | None = None
+    decibels: bool = False
     cached: int | None = (
         None  # samples whose spectra stay in a processor's cache: a CPU takes examples in such portions
     )

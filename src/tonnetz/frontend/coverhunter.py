@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from tonnetz.errors import UserError
 from tonnetz.frontend.bank import KernelBank, check_bins, kernel_spectrum
-from tonnetz.frontend.base import DECIBELS
 from tonnetz.frontend.tuning import Tunable
 
 
@@ -27,7 +26,7 @@ class CoverHunterCQT(Tunable):
     """
 
     floor = -100.0
-    quantum = DECIBELS
+    decibels = True
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tonnetz.errors import UserError
 from tonnetz.frontend.bank import check_bins
-from tonnetz.frontend.base import DECIBELS, reflect
+from tonnetz.frontend.base import reflect
 from tonnetz.frontend.tuning import Tunable
 
 
@@ -39,7 +39,7 @@ class CQT(Tunable):
     reflects in every octave what it has halved.
     """
 
-    quantum: float | None = DECIBELS
+    decibels = True
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class ClewsCQT(CQT):
     """
 
     floor = 0.0
-    quantum = None
+    decibels = False
 
     def __init__(
         self,

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from tonnetz.errors import UserError
 from tonnetz.frontend.bank import KernelBank, check_bins, kernel_spectrum
-from tonnetz.frontend.base import DECIBELS
 from tonnetz.frontend.tuning import Tunable
 
 NEGLIGIBLE = 1e-4  # of a kernel's largest entry
@@ -28,7 +27,7 @@ class HCQT(Tunable):
     windows and librosa's scaling, as ``CQT``.
     """
 
-    quantum = DECIBELS
+    decibels = True
     place: Tensor
 
     def __init__(

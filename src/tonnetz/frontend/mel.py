@@ -6,7 +6,7 @@ from torch import Tensor
 from torchaudio.functional import create_dct
 
 from tonnetz.errors import UserError
-from tonnetz.frontend.base import CACHED, DECIBELS, Frontend, check_fft, check_range
+from tonnetz.frontend.base import CACHED, Frontend, check_fft, check_range
 from tonnetz.frontend.spectrum import Spectrum, mel_bank
 
 
@@ -19,7 +19,7 @@ class LogMel(Frontend):
     """
 
     cached = CACHED
-    quantum = DECIBELS
+    decibels = True
     bank: Tensor
 
     def __init__(
