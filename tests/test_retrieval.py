@@ -1,11 +1,15 @@
 """Retrieval over segments against loops over tracks, tempi and ranks."""
 
 import itertools
+import os
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
 
+from tests.conftest import ROOT
 from tonnetz.errors import UserError
 from tonnetz.matching import Matching
 from tonnetz.metrics.vectors import Segments
@@ -164,3 +168,30 @@ def test_five_thousand_recordings_of_three_chunks():
         rank = 1 + near.argsort().argsort()[(work == work[q]) & (torch.arange(tracks) != q)].sort().values
         expected = float((torch.arange(1, 5) / rank).mean())
         assert float(result.per_query["ap"][q]) == pytest.approx(expected, abs=1e-4)
+
+
+PEAK = """
+import resource, torch
+from tonnetz.matching import Matching
+from tonnetz.metrics.vectors import Segments
+from tonnetz.retrieval import evaluate
+
+def peak(tracks):
+    row = torch.arange(tracks).repeat_interleave(3)
+    z = torch.randn(len(row), 32, generator=torch.Generator().manual_seed(0))
+    found = Segments(z, row, row // 5, torch.arange(3.0).repeat(tracks), torch.ones(len(row)))
+    evaluate(found, Matching("cosine", "min"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+print(-peak(50) + peak(5000))
+"""
+
+
+def test_memory_is_bounded_by_a_block():
+    """The distances of all segments of 5,000 recordings at once would be 900 MB."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK], capture_output=True, text=True, env=env, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) / 1024 < 600

@@ -87,12 +87,13 @@ def test_metrics_equal_a_loop(seed):
     assert values["without_positive"] == len(queries) - len(expected)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(40))
 def test_compat_counts_as_coverhunter_did(seed):
-    """Queries with nothing to find count as 0, negative cells vanish."""
-    work, queries, references, distance, _ = case(seed)
-    expected = naive(distance.tolist(), work.tolist(), references.tolist(), queries.tolist(), compat=True)
-    ranking = Ranking(torch.from_numpy(work), torch.from_numpy(references), compat=True)
+    """Queries with nothing to find count as 0, negative cells vanish, and excluded pairs with them."""
+    work, queries, references, distance, excluded = case(seed)
+    expected = naive(distance.tolist(), work.tolist(), references.tolist(), queries.tolist(), excluded, compat=True)
+    pairs = torch.tensor(sorted(excluded)).reshape(-1, 2).long() if excluded else None
+    ranking = Ranking(torch.from_numpy(work), torch.from_numpy(references), pairs, compat=True)
     ranking.add(torch.from_numpy(queries), torch.from_numpy(distance))
     if not any(row["ap"] for row in expected.values()):
         return
