@@ -19,6 +19,7 @@ from tonnetz.checkpoint import load_checkpoint
 from tonnetz.data.plan import Stream
 from tonnetz.data.views import ViewPlan, ViewStream
 from tonnetz.errors import UserError
+from tonnetz.jobs.fit import note_coarseness
 from tonnetz.tasks.contrastive import kin_codes, projector
 from tonnetz.tracks import DataSpec, table
 
@@ -175,6 +176,17 @@ def test_mistakes_are_named(words, message):
         made(*TINY, *words)
     with pytest.raises(UserError, match=r"task\.select=linear"):
         made(*TINY, "task.select=linear", spec=DataSpec())
+
+
+@pytest.mark.parametrize("loss", ["simclr", "dcl", "supcon_views", "barlow_twins", "vicreg", "moco", "byol", "simsiam"])
+def test_a_batch_of_one_is_refused_where_nothing_is_learned_from_it(loss):
+    task = made(*TINY, f"loss={loss}")
+    alone = SimpleNamespace(batch_size=1, corpora=[])
+    if loss in ("moco", "byol", "simsiam"):
+        return task.check(alone)
+    with pytest.raises(UserError, match=rf"data\.batch_size=1: {type(task.criterion).__name__} compares"):
+        task.check(alone)
+    return task.check(SimpleNamespace(batch_size=2, corpora=[]))
 
 
 @pytest.mark.parametrize(("select", "mode"), [("loss", "min"), ("knn", "max"), ("rank", "max")])
@@ -444,3 +456,11 @@ def test_pretraining_helps_neighbours_to_know_the_instrument(cli, loss):
     untrained, trained = (done.json("metrics.json")["test"] for done in (before, after))
     assert trained["knn"] > untrained["knn"] + 0.1
     assert trained["linear"] > untrained["linear"]
+
+
+@pytest.mark.parametrize(("frontend", "told"), [("logmel", "a frame of SampleCNN joins"), ("raw", "")])
+def test_a_network_that_joins_more_than_there_is_is_noted(capsys, frontend, told):
+    task = made(f"frontend={frontend}", "model=samplecnn")
+    note_coarseness(SimpleNamespace(task=task, data=SimpleNamespace(plan=ViewPlan(seconds=2.7))))
+    out = capsys.readouterr().out
+    assert (told in out) if told else not out

@@ -64,6 +64,7 @@ def run(cfg: DictConfig, run: Run) -> float:
     )
     parameters = sum(p.numel() for p in experiment.task.parameters() if p.requires_grad)
     print(f"{parameters:,} parameters; run folder {run.folder}")
+    note_coarseness(experiment)
     with interrupt, closing(loggers):
         start = time.time()
         if parameters and cfg.trainer.max_epochs != 0:
@@ -95,6 +96,19 @@ def _keep_untrained(trainer: Any, experiment: Experiment, folder: Path) -> None:
     trainer.strategy.connect(experiment.task)
     for name in ("best", "last"):
         trainer.save_checkpoint(folder / f"{name}.ckpt", weights_only=True)
+
+
+def note_coarseness(experiment: Experiment) -> None:
+    """Say so when a network joins more frames than there are: one on the waveform that is given frames of bins."""
+    encoder, plan = experiment.task.encoder, experiment.data.plan
+    frontend, longest = encoder.frontend, max(*plan.lengths, plan.span)
+    seconds = encoder.backbone.stride * frontend.hop / frontend.sample_rate
+    if seconds > 4 * longest:
+        kind, front = type(encoder.backbone).__name__, type(frontend).__name__
+        print(
+            f"note: a frame of {kind} joins {seconds:.0f} s of {front}, excerpts have {longest:.1f} s: "
+            "for its published use take frontend=raw, or take a network with fewer levels"
+        )
 
 
 def _note_learned(cfg: DictConfig, experiment: Experiment) -> None:

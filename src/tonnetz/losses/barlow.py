@@ -16,7 +16,7 @@ class BarlowTwins(ViewLoss):
     standardised with the variance over N, plus 1e-5, as batch normalisation does.
     """
 
-    norm = True
+    norm = others = True
 
     def __init__(self, redundancy: float = 5e-3) -> None:
         super().__init__()

@@ -29,6 +29,7 @@ class MoCo(PairLoss):
         kin: see `PairLoss`; the queue remembers the codes.
     """
 
+    others = False
     queue: Tensor
     codes: Tensor
     place: Tensor

@@ -17,7 +17,7 @@ class VICReg(ViewLoss):
     diagonal / D, sum of the two views. Variances and covariances divide by N - 1.
     """
 
-    norm = True
+    norm = others = True
 
     def __init__(
         self, invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0, epsilon: float = 1e-4

@@ -20,12 +20,14 @@ class ViewLoss(nn.Module):
     `momentum`: first and last decay of the moving average of the network that makes the targets; null has no such
     network, the targets are then the projections without their gradient. `norm`: whether the projector of the
     method has batch normalisation. `frames`: it does not compare vectors of views at all but the frames of every
-    excerpt, by `compare(frames (M, T, D), mask (M, T), code (M,))`, and looks `steps` of them ahead.
+    excerpt, by `compare(frames (M, T, D), mask (M, T), code (M,))`, and looks `steps` of them ahead. `others`: it
+    says nothing of an excerpt that is alone in its batch.
     """
 
     kind = "views"
     predicts: bool = False
     frames: bool = False
+    others: bool = False
     norm: bool = False
     momentum: tuple[float, float] | None = None
 
@@ -44,6 +46,8 @@ class PairLoss(ViewLoss):
         kin: what two excerpts of equal code (of one recording, artist, ...) are to each other: ``masked`` leaves the
             pair out, ``positive`` draws them together, ``negative`` ignores that they are kin.
     """
+
+    others = True
 
     def __init__(self, kin: str = "masked") -> None:
         super().__init__()

@@ -146,9 +146,14 @@ class Contrastive(Task):
     # --- training
 
     def check(self, data: Any) -> None:
-        """Raise UserError for tracks that a corpus gives to validation or test, unless they are allowed, and for
-        excerpts of too few frames for a loss that looks ahead.
+        """Raise UserError for tracks that a corpus gives to validation or test, unless they are allowed, for excerpts
+        of too few frames for a loss that looks ahead, and for a batch in which there is nothing to compare with.
         """
+        if self.criterion.others and data.batch_size < 2:
+            raise UserError(
+                f"data.batch_size=1: {type(self.criterion).__name__} compares the excerpts of a batch; take 2 at least "
+                "and better a hundred, or loss=moco, byol or simsiam"
+            )
         if self.criterion.frames:
             self._check_frames(data.plan)
         names = [] if self.allow_transductive else opened(data.corpora)
