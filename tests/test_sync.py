@@ -1,13 +1,11 @@
 """Layers that share their statistics over two processes do what one process does with the joint batch."""
 
 import copy
-import subprocess
-import sys
 
 import torch
 from torch import nn
 
-from tests.conftest import ROOT
+from tests.processes import found_by_two
 from tonnetz.losses.classifier import Neck
 from tonnetz.models.parts import IBN, BatchNorm
 from tonnetz.sync import SyncBatchNorm
@@ -46,43 +44,23 @@ def step(layer, x, weight):
 TWO = (
     CASES
     + """
-import sys, torch.distributed as dist, torch.multiprocessing as mp
 from tonnetz.sync import SyncBatchNorm
 
-def work(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    out = {}
+def found(rank):
+    out, half = {}, slice(2 * rank, 2 * rank + 2)
     for name, layer, x, weight in cases():
         model = SyncBatchNorm().apply(nn.Sequential(layer))
         for part in x:  # two steps
-            half = slice(2 * rank, 2 * rank + 2)
             out[name] = step(model, part[half], weight[half])
-    torch.save(out, f"{folder}/{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
-
-if __name__ == "__main__":
-    mp.spawn(work, (sys.argv[1],), nprocs=2)
+    return out
 """
 )
 
 
 def test_two_processes_equal_one(tmp_path):
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)],
-        env={"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "PATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    found = found_by_two(TWO, tmp_path)
     names: dict = {}
     exec(CASES, names)
-    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     for name, layer, x, weight in names["cases"]():
         model = nn.Sequential(layer)
         for part in x:

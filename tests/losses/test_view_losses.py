@@ -2,8 +2,6 @@
 
 import inspect
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
+from tests.processes import found_by_two
 from tonnetz.build import _loss
 from tonnetz.errors import UserError
 from tonnetz.losses import BYOL, DCL, BarlowTwins, MoCo, SimCLR, SimSiam, SupConViews, VICReg, ViewLoss
@@ -258,18 +257,21 @@ def test_only_losses_with_negatives_know_kin():
     assert all("kin" in OmegaConf.load(CONFIG / f"{name}.yaml") for name in knowing)
 
 
-TWO = """
-import sys, torch, torch.distributed as dist, torch.multiprocessing as mp
-from tonnetz.losses import SimCLR, VICReg
-from tonnetz.losses.views import gathered
+DATA = """
+import torch
 
 def data():
     g = torch.Generator().manual_seed(3)
     return torch.randn(8, 2, 10, generator=g), torch.randn(10, 6, generator=g), torch.tensor([0, 1, 2, 3, 1, 4, 5, 0])
+"""
+TWO = (
+    DATA
+    + """
+import torch.distributed as dist
+from tonnetz.losses import SimCLR, VICReg
+from tonnetz.losses.views import gathered
 
-def work(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def found(rank):
     x, weight, code = data()
     weight.requires_grad_()
     mine = slice(4 * rank, 4 * rank + 4)
@@ -280,33 +282,17 @@ def work(rank, folder):
         (grad,) = torch.autograd.grad(value, weight)
         dist.all_reduce(grad)  # DDP takes the mean
         out[name] = (value.detach(), grad / 2)
-    torch.save(out, f"{folder}/{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
-
-if __name__ == "__main__":
-    mp.spawn(work, (sys.argv[1],), nprocs=2)
+    return out
 """
+)
 
 
 def test_two_processes_equal_one_with_the_joint_batch(tmp_path):
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)],
-        env={"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "PATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
     names: dict = {}
-    exec(TWO.split("def work")[0], names)
+    exec(DATA, names)
     x, weight, code = names["data"]()
     weight.requires_grad_()
-    for rank in (0, 1):
-        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+    for found in found_by_two(TWO, tmp_path):
         for name, loss in {"simclr": SimCLR(), "vicreg": VICReg()}.items():
             z = (x @ weight).transpose(0, 1)
             value = loss(z, z, code)
