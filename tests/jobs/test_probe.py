@@ -468,7 +468,16 @@ def test_the_bench(cli):
 
 
 WRONG = ["axes.hidden=[512]", "axes.lr=[abc]", "axes.dropout=[x]", "fractions=[]", "fractions=[a]", "aggregate=[]"]
-WRONG += ["taps=[]", "target=[]", "slice=x", "window=abc", "bench=x", "protocol.patience=x", "protocol.plateau=0.5"]
+WRONG += [
+    "protocol.stop=never",
+    "taps=[]",
+    "target=[]",
+    "slice=x",
+    "window=abc",
+    "bench=x",
+    "protocol.patience=x",
+    "protocol.plateau=0.5",
+]
 
 
 def test_what_makes_no_sense_is_said_in_a_line(cli, trained):

@@ -75,8 +75,9 @@ def test_gradients_are_those_of_autograd(kind, hidden):
         Protocol(every=4, patience=6, max_steps=160),
         Protocol(every=None, patience=4, sampling="epochs", plateau=(0.3, 1), max_epochs=30),
         Protocol(every=5, patience=9, optimizer="adamw", max_steps=43, dropout_input=False),
+        Protocol(every=4, stop="loss", patience=6, plateau=(0.3, 2), max_steps=160),
     ],
-    ids=["draws", "epochs", "adamw"],
+    ids=["draws", "epochs", "adamw", "loss"],
 )
 @pytest.mark.parametrize("kind", ["multilabel", "classes", "key", "number"])
 @pytest.mark.parametrize("hidden", [(), (16,), ("between",)])
@@ -95,6 +96,31 @@ def test_all_at_once_equals_one_by_one(kind, hidden, protocol):
     model = alone[winner]["model"]
     x = (test.x - fitted.mean) / fitted.std if probes[winner].standardize else test.x
     torch.testing.assert_close(fitted.outputs(winner, test.x), model(x).T.detach(), atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "classes", "key", "number"])
+def test_losses_are_those_of_each(kind):
+    train = toy(kind)[0]
+    goal = goal_of(kind)
+    z = torch.randn(5, len(goal.names), len(train.x), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(goal.losses(z, train.target), torch.stack([goal.loss(one, train.target) for one in z]))
+
+
+def test_the_loss_of_windows_stops_and_the_score_of_tracks_compares():
+    """Overfitting raises the loss long before it lowers the score."""
+    train, valid, _ = toy("classes", noise=3.0)
+    unit = torch.arange(len(valid.x)).repeat_interleave(2)
+    windows = Examples(valid.x[unit], valid.target, unit)
+    probes = [Probe((), 32, lr, 0.0, 0.0, True) for lr in (1e-2, 1e-1)]
+    by_loss, by_score = (
+        fit(probes, goal_of("classes"), train, windows, Protocol(every=4, stop=stop, patience=40), rules=("prob",))
+        for stop in ("loss", "score")
+    )
+    for i in range(2):
+        score = goal_of("classes").value(by_loss.outputs(i, valid.x)[None], valid.target)
+        assert by_loss.score[i] == pytest.approx(float(score))  # of the step that had the least loss
+    assert (by_loss.score <= by_score.score).all()
+    assert (by_loss.best_step != by_score.best_step).any()
 
 
 def test_one_hot_toy_of_the_specification():
@@ -189,7 +215,7 @@ def test_the_rule_is_chosen_on_validation():
     for direction, expected in ((1.0, 1), (-1.0, 0)):
         stack.weights[0][0, :, 0] = direction * torch.tensor([-1.0, 1.0])
         stack.weights[1].zero_()
-        score, rule = evaluate(stack, Goal("classes", ("no", "yes")), [x, x], valid, ("vote", "logit"))
+        score, rule, _ = evaluate(stack, Goal("classes", ("no", "yes")), [x, x], valid, ("vote", "logit"))
         assert (score.item(), rule.item()) == (1.0, expected)
 
 

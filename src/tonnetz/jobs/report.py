@@ -64,8 +64,9 @@ def read(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; job.runs names folders of job=probe runs that have ended")
     result: dict[str, Any] = json.loads(path.read_text())
+    result["protocol"].setdefault("stop", "score")  # results before these were written
     for row in result["rows"]:
-        row.setdefault("baseline", row["features"].startswith(BASELINES))  # results before it was written
+        row.setdefault("baseline", row["features"].startswith(BASELINES))
     return result
 
 

@@ -87,6 +87,18 @@ class Goal:
             return functional.mse_loss(z[known], target[known])
         return functional.binary_cross_entropy_with_logits(z[known], target[known])
 
+    def losses(self, z: Tensor, target: Tensor) -> Tensor:
+        """The mean loss (C,) of each predictor over the known cells of its outputs z (C, K, B)."""
+        if self.kind in ("classes", "key"):
+            each = functional.cross_entropy(z, target.expand(len(z), -1), ignore_index=-1, reduction="none")
+            return each.sum(-1) / (target >= 0).sum()
+        known, truth = ~target.isnan(), target.nan_to_num().expand_as(z)
+        if self.kind == "number":
+            each = functional.mse_loss(z, truth, reduction="none")
+        else:
+            each = functional.binary_cross_entropy_with_logits(z, truth, reduction="none")
+        return (each * known).sum((-2, -1)) / known.sum()
+
     def gradient(self, z: Tensor, target: Tensor) -> Tensor:
         """Gradient (C, K, B) of the loss of each predictor with respect to its outputs z (C, K, B), which it reuses."""
         if self.kind in ("classes", "key"):

@@ -111,9 +111,11 @@ class Protocol:
         optimizer: ``adam`` or ``adamw``.
         sampling: ``draws``: each step draws its batch anew, without replacement; ``epochs``: passes over the examples.
         every: steps between validations; null validates after each pass.
-        patience: validations in a row without a better score after which a probe stops.
+        stop: what tells a better validation: the ``score``, or the ``loss`` of its windows. Configurations are compared
+            by the score in both cases.
+        patience: validations in a row without a better one after which a probe stops.
         max_epochs, max_steps: the end at the latest, null for none.
-        plateau: [factor, patience]: multiply a probe's rate after more than so many validations without a better score.
+        plateau: [factor, patience]: multiply a probe's rate after more than so many validations without a better one.
         dropout_input: false leaves dropout of the input out.
     """
 
@@ -121,6 +123,7 @@ class Protocol:
     optimizer: str = "adam"
     sampling: str = "draws"
     every: int | None = 8
+    stop: str = "score"
     patience: int = 256
     max_epochs: float | None = None
     max_steps: int | None = None
@@ -128,7 +131,8 @@ class Protocol:
     dropout_input: bool = True
 
     def __post_init__(self) -> None:
-        for key, known in (("optimizer", ("adam", "adamw")), ("sampling", ("draws", "epochs"))):
+        words = {"optimizer": ("adam", "adamw"), "sampling": ("draws", "epochs"), "stop": ("score", "loss")}
+        for key, known in words.items():
             value = getattr(self, key)
             if value not in known:
                 raise UserError(f"job.protocol.{key}={value}: known are {', '.join(known)}")

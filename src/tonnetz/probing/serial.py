@@ -71,20 +71,24 @@ def fit_alone(
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", factor, wait, threshold=0.0)
     judge = metric or (lambda score, target: float(goal.value(score[None], target)[0]))
     best: dict[str, Any] = {"score": float("-inf"), "best_step": 0}
+    reached = float("-inf")
     bored = seen = 0
     interval, limit = protocol.interval(len(train.x), probe.batch), protocol.limit(len(train.x), probe.batch)
     for step, (index, uniform) in enumerate(draws(seed, len(train.x), probe.batch, sizes[:-1], protocol)):
         if step % interval == 0 or step >= limit:
             with torch.no_grad():
-                score = judge(model(sides[1]).T, valid.target)
+                outputs = model(sides[1]).T
+                score = judge(outputs, valid.target)
+                merit = -float(goal.loss(outputs, valid.target)) if protocol.stop == "loss" else score
             seen += 1
             bored += 1
-            if score > best["score"]:
+            if merit > reached:
+                reached = merit
                 best, bored = {"score": score, "best_step": step, "weights": deepcopy(model.state_dict())}, 0
             if bored >= protocol.patience or step >= limit or seen == validations:
                 break
             if plateau:
-                plateau.step(score)
+                plateau.step(merit)
         optimizer.zero_grad()
         goal.loss(model(sides[0][index], uniform).T, train.target[..., index]).backward()
         optimizer.step()

@@ -52,7 +52,7 @@ class Fitted:
 
     Args:
         probes: the configurations.
-        score: best validation value (C,), -inf where none was finite.
+        score: validation score (C,) at the best validation, -inf where none was finite.
         rule: number (C,) of the rule by which windows are best joined.
         best_step: step (C,) of that validation.
         steps: steps (C,) trained.
@@ -292,22 +292,23 @@ class Course:
     def __init__(self, stack: Stack, protocol: Protocol) -> None:
         count = len(stack.probes)
         self.protocol = protocol
-        self.score = torch.full((count,), -torch.inf, dtype=torch.float64)
+        self.score, self.reached = (torch.full((count,), -torch.inf, dtype=torch.float64) for _ in range(2))
         self.rule, self.best_step, self.steps = (torch.zeros(count, dtype=torch.long) for _ in range(3))
         self.bored, self.flat = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.long)
         self.failed: dict[int, int] = {}
         self.weights = [torch.zeros_like(value) for value in stack.weights]
         self.validations = 0
 
-    def judge(self, stack: Stack, score: Tensor, rule: Tensor, step: int) -> Tensor:
-        """Take note of a validation of the living probes, (A,); says which go on, (A,)."""
+    def judge(self, stack: Stack, score: Tensor, rule: Tensor, merit: Tensor, step: int) -> Tensor:
+        """Take note of a validation of the living probes, (A,), better where the merit is; says which go on, (A,)."""
         number = stack.number
         self.validations += len(number)
         self.steps[number] = step
         broken = score.isnan()
         self.failed |= dict.fromkeys(number[broken].tolist(), step)
-        better = score > self.score[number]  # strictly, and never for NaN
+        better = merit > self.reached[number]  # strictly, and never for NaN
         found = number[better]
+        self.reached[found] = merit[better]
         self.score[found], self.rule[found], self.best_step[found] = score[better], rule[better], step
         place = better.nonzero()[:, 0].to(self.weights[0].device)
         for best, value in zip(self.weights, stack.weights, strict=True):
@@ -339,7 +340,7 @@ def fit(
     advance: Callable[[int, int], None] | None = None,
     taps: int = 1,
 ) -> Fitted:
-    """Train probes of one group on a split, each until its score on the other no longer grows.
+    """Train probes of one group on a split, each until it no longer gets better on the other.
 
     All tensors lie on one device, and the work is done there. A probe whose outputs are no longer finite is given up;
     the others go on. `advance` is told how many probes have ended, of how many. `taps`: features are so many taps of
@@ -372,8 +373,11 @@ def fit(
 
 def evaluate(
     stack: Stack, goal: Goal, sides: Sequence[Tensor], valid: Examples, rules: Sequence[str]
-) -> tuple[Tensor, Tensor]:
-    """Score (A,) of every living probe by its best rule, NaN where outputs are not finite, and number of that rule."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Score (A,) of every living probe by its best rule, number of that rule, and what is to grow: that, or -loss.
+
+    NaN where outputs are not finite.
+    """
     z = stack.outputs(sides)  # (A, K, M)
     finite = z.isfinite().all(-1).all(-1)
     z = torch.where(finite[:, None, None], z, 0.0) if not bool(finite.all()) else z
@@ -381,4 +385,6 @@ def evaluate(
     units = valid.target.shape[-1]
     value = torch.stack([goal.value(goal.join(z, unit, units, rule), valid.target) for rule in rules])  # (rules, A)
     best, rule = value.max(0)  # the first of equal ones
-    return torch.where(finite, best.double(), torch.nan).cpu(), rule.cpu()
+    merit = -goal.losses(z, valid.target[..., unit]) if stack.protocol.stop == "loss" else best
+    score, merit = (torch.where(finite, each.double(), torch.nan).cpu() for each in (best, merit))
+    return score, rule.cpu(), merit
