@@ -91,12 +91,29 @@ def test_missing_folder(tmp_path):
 def test_metadata(tone, tmp_path):
     for name in ("x/a.wav", "x/b.wav", "y/a.wav"):
         tone(name)
-    (tmp_path / "facts.csv").write_text("filename;Split;work;mood\nb.wav;val;W1;calm\nx/a.wav;;W2;\nz.wav;;;\n")
+    (tmp_path / "facts.csv").write_text("filename;Split;work;mood\nb.wav;val;W1;calm\nx/a.wav;;W2;\n")
     rows = {row["id"]: row for row in Folder(tmp_path, metadata="facts.csv").tracks()}
     assert (rows["x/b"]["split"], rows["x/b"]["work"], rows["x/b"]["mood"]) == ("valid", "W1", "calm")
     assert (rows["x/a"]["split"], rows["x/a"]["work"]) == (None, "W2")
     assert "work" not in rows["y/a"]
     assert table(rows.values()).filter(id="y/a")["work"].to_list() == [None]
+
+
+@pytest.mark.parametrize("level", ["class", "work"])
+def test_a_row_whose_file_is_not_there_is_refused(tone, tmp_path, level):
+    for name in ("x/a.wav", "x/b.wav", "y/c_right.wav"):
+        tone(name)
+    sheet = tmp_path / "works.csv"
+    sheet.write_text("file,work,split\na.wav,X,train\nc_rihgt.wav,Y,test\ny/d.wav,Y,train\n")
+    with pytest.raises(UserError) as caught:
+        list(Folder(tmp_path, level=level, metadata="works.csv").tracks())
+    assert str(caught.value) == (
+        f"{sheet} line 3: no such audio file: {tmp_path}/c_rihgt.wav; near ones: y/c_right.wav; "
+        "correct the row, or remove it (2 such rows in all)"
+    )
+    sheet.write_text("file,work,split\na.wav,X,train\nc_right.wav,Y,test\n")
+    rows = {row["id"]: row for row in Folder(tmp_path, level=level, metadata="works.csv").tracks()}
+    assert [rows[name]["split"] for name in ("x/a", "x/b", "y/c_right")] == ["train", None, "test"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 from tonnetz.datasets.base import Corpus
 from tonnetz.datasets.files import audio_by_id, pick_column, read_csv, split_names, typed_cells
-from tonnetz.errors import UserError
+from tonnetz.errors import UserError, near
 
 LEVELS = ("class", "work")
 
@@ -45,7 +45,7 @@ class Folder(Corpus):
         self.metadata = metadata
 
     def tracks(self) -> Iterator[dict[str, Any]]:
-        """Yield one row a file. Raises UserError for a file outside class folders, or metadata of no file."""
+        """Yield one row a file. Raises UserError for a file outside class folders, or metadata of a file not there."""
         files = audio_by_id(self)
         facts = self._metadata(list(files.values())) if self.metadata else {}
         tops = [path.relative_to(self.root).parts[:-1][:1] for path in files.values()]
@@ -90,6 +90,7 @@ class Folder(Corpus):
             by_name.setdefault(path.name, []).append(path)
         exact = set(files)
         found: dict[Path, dict[str, Any]] = {}
+        stray: list[tuple[str, str]] = []  # place and name of rows whose file is not there
         for line, cells in rows:
             place = f"{source} line {line}"
             wanted = cells.pop(key)
@@ -97,10 +98,21 @@ class Folder(Corpus):
             paths = [self.root / wanted] if self.root / wanted in exact else by_name.get(wanted, [])
             if len(paths) > 1:
                 raise UserError(f"{place}: '{wanted}' is the name of {len(paths)} files; write its path from the root")
+            if not paths:
+                stray.append((place, wanted))
             for path in paths:
                 if path in found:
                     raise UserError(f"{place}: '{wanted}' has a row already; remove one")
                 found[path] = {name: value for name, value in typed_cells(cells, place).items() if value is not None}
         if not found:
             raise UserError(f"{source}: names no audio file under {self.root}; its column {key} must hold file names")
+        if stray:
+            raise UserError(self._not_there(stray, files))
         return found
+
+    def _not_there(self, stray: list[tuple[str, str]], files: list[Path]) -> str:
+        """What to say of rows whose file is not there: a misspelt one would lose its split or work in silence."""
+        place, wanted = stray[0]
+        alike = near(wanted, (path.relative_to(self.root).as_posix() for path in files))
+        more = f" ({len(stray)} such rows in all)" if len(stray) > 1 else ""
+        return f"{place}: no such audio file: {self.root / wanted}{alike}; correct the row, or remove it{more}"
