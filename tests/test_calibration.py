@@ -1,10 +1,12 @@
 """Calibration against definitions, scikit-learn and naive counts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import norm
 
-from tonnetz.calibration import Calibration, unrelated_pairs
+from tonnetz.calibration import Calibration, _asking, unrelated_pairs
 from tonnetz.errors import UserError
 
 
@@ -39,6 +41,45 @@ def test_threshold_agrees_with_chance(calibration):
     for bad in (0, -1, 1.5):
         with pytest.raises(UserError, match=r"job\.p="):
             calibration.threshold(bad)
+
+
+@pytest.mark.parametrize("tries", [2.5, 30])
+def test_many_tries_need_a_nearer_match(calibration, tries):
+    """The nearest of several strangers, by drawing them."""
+    long = replace(calibration, tries=tries)
+    d = np.linspace(0.5, 0.9, 50)
+    each = calibration.chance(d)
+    tail = norm(calibration.nearest.mean(), calibration.nearest.std(ddof=1)).cdf(d)
+    each = np.where(d < calibration.nearest[0], np.minimum(tail, each), each)
+    np.testing.assert_allclose(long.chance(d), 1 - (1 - each) ** tries, atol=1e-9)
+    assert (np.diff(long.chance(d)) >= 0).all()
+    assert long.chance(np.array(0.2)) < 1e-15 * 1e6
+    assert (long.p(d) >= calibration.p(d)).all()
+    for p in (0.2, 0.5, 0.99):
+        limit = long.threshold(p)
+        assert limit < calibration.threshold(p)
+        if np.isfinite(limit) and limit >= calibration.nearest[0]:
+            assert long.chance(np.array(limit)) <= p < long.chance(np.nextafter(limit, np.inf)) + 1e-9
+    random = np.random.default_rng(1)
+    nearest = random.choice(calibration.nearest, (4000, int(tries))).min(1)
+    share = (nearest <= long.threshold(0.5)).mean()
+    assert 0.2 < share <= 0.51  # on the safe side, as ranks of 99 strangers are
+    kin = replace(long, kin=np.sort(random.normal(0.55, 0.05, 200)))
+    limit = kin.equal()
+    missed, accepted = (kin.kin > limit).mean(), 1 - (1 - (kin.nearest <= limit).mean()) ** tries
+    assert missed == pytest.approx(accepted, abs=0.25)
+    assert limit < replace(kin, tries=1.0).equal()
+
+
+def test_short_recordings_are_turned_to_answer():
+    """Of a pair the longer one asks; two short ones ask nothing, but where there are no others."""
+    pairs, long = np.array([[0, 1], [2, 0], [2, 3], [1, 3]]), np.array([True, True, False, False])
+    found, able = _asking(pairs, long)
+    assert found.tolist() == [[0, 1], [0, 2], [1, 3]]
+    assert able.tolist() == [0, 1]
+    same, every = _asking(pairs, np.zeros(4, bool))
+    assert same.tolist() == pairs.tolist()
+    assert every.tolist() == [0, 1, 2, 3]
 
 
 def test_a_scale_without_spread_accepts_nothing():

@@ -8,12 +8,14 @@ from statistics import NormalDist
 
 import numpy as np
 import torch
+from scipy.special import ndtr
 from torch import Tensor
 from torch.nn import functional as F
 
 from tonnetz.centroids import members, point_distances, recording_vectors
 from tonnetz.collection import Collection
 from tonnetz.errors import UserError
+from tonnetz.rejection import equal_error
 from tonnetz.search import CANDIDATES, nearest_tempo, scores
 from tonnetz.shortlist import Shortlist
 from tonnetz.transposition import turned
@@ -21,6 +23,7 @@ from tonnetz.windows import CELLS, blocks, crops
 
 SEED = 12345
 STEP = 1.25  # ratio of the query lengths that are measured
+SHORT = 0.8  # of the usual length: shorter recordings do not tell what whole ones find
 WHOLE, CENTROIDS = 0, -1  # levels of whole recordings and of works; others are numbers of query windows
 PAIRS = 50_000
 WORK = 2e10  # multiplications that the pairs, and that the strangers, of one level may take, about
@@ -35,11 +38,13 @@ class Calibration:
         pairs: (n,) sorted, of two recordings of different works.
         nearest: (k,) sorted, of a recording and the nearest one of another work: the best match of a stranger.
         kin: (g,) sorted, of a recording and the nearest other one of its work.
+        tries: how many such recordings a query is as long as; its nearest piece counts.
     """
 
     pairs: np.ndarray
     nearest: np.ndarray
     kin: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    tries: float = 1.0
 
     @classmethod
     def of(cls, nulls: Mapping[str, Tensor], level: int) -> Calibration | None:
@@ -67,11 +72,26 @@ class Calibration:
 
     def p(self, distance: np.ndarray) -> np.ndarray:
         """Share of unrelated recordings that are as near, (k + 1) / (n + 1): monotone, never below 1 / (n + 1)."""
-        return _rank(self.pairs, distance)
+        return self._of_all(_rank(self.pairs, distance))
 
     def chance(self, distance: np.ndarray) -> np.ndarray:
-        """Probability that the best match of a recording without kin in the index is as near."""
-        return _rank(self.nearest, distance)
+        """Probability that the best match of a recording without kin in the index is as near.
+
+        Of one try it is never below 1 / (k + 1); of many, each has the tail that `threshold` takes below that.
+        """
+        each = _rank(self.nearest, distance)
+        if self.tries == 1 or len(self.nearest) < 2:
+            return self._of_all(each)
+        tail = ndtr((distance - self.nearest.mean()) / max(self.nearest.std(ddof=1), 1e-12))
+        return self._of_all(np.where(distance < self.nearest[0], np.minimum(tail, each), each))
+
+    def _of_all(self, chance: np.ndarray) -> np.ndarray:
+        """Probability that one try of all succeeds, from that of each."""
+        return chance if self.tries == 1 else -np.expm1(self.tries * np.log1p(-np.minimum(chance, 1 - 1e-12)))
+
+    def equal(self) -> float:
+        """Distance at which as many kin are refused as strangers accepted; NaN without either."""
+        return equal_error(self.kin, self.nearest, self.tries)[0]
 
     def threshold(self, p: float) -> float:
         """Largest distance at which a recording without kin finds a match with probability `p` at most.
@@ -80,6 +100,7 @@ class Calibration:
         """
         if not 0 < p <= 1:
             raise UserError(f"job.p={p}: must be more than 0 and at most 1")
+        p = p if self.tries == 1 else -np.expm1(np.log1p(-min(p, 1 - 1e-12)) / self.tries)  # of each try
         k = int(np.floor(p * (len(self.nearest) + 1) + 1e-9)) - 1  # strangers that may be as near
         if k >= len(self.nearest):
             return float("inf")
@@ -122,7 +143,8 @@ def unrelated_pairs(work: np.ndarray, count: int = PAIRS, seed: int = SEED) -> n
 def calibrate(index: Collection, level: int = WHOLE) -> dict[str, Tensor]:
     """Measure an index by its own recordings: for queries of `level` windows, or for whole ones and for centroids.
 
-    Fewer windows find a worse best match, so short queries have scales of their own. Returns `null_level` (L,), and
+    Fewer windows find a worse best match, so short queries have scales of their own, and recordings that are shorter
+    than the queries ask nothing here. Returns `null_level` (L,), and
     sorted `null_pairs` (L, n), `null_nearest` and `null_kin` (L, k), infinite where there is none; {} when fewer than
     two works are known.
     """
@@ -133,13 +155,25 @@ def calibrate(index: Collection, level: int = WHOLE) -> dict[str, Tensor]:
     pairs = unrelated_pairs(index.work, int(np.clip(WORK / cost, 1000, PAIRS)))
     if not len(pairs):
         return {}
+    pairs, able = _asking(pairs, index.windows.count >= (level or SHORT * typical))
     candidates = min(len(index), CANDIDATES) if Shortlist.wanted(None, len(index.windows.row)) else len(index)
-    probes = random.permutation(np.unique(pairs))[: int(np.clip(WORK / (cost * candidates), 30, 1000))]
+    probes = random.permutation(able)[: int(np.clip(WORK / (cost * candidates), 30, 1000))]
     levels, found = [level], [_recordings(index, pairs, probes, level or None, random)]
     if level == WHOLE and len(index.works) > 1:
         levels, found = [*levels, CENTROIDS], [*found, _centroids(index, pairs, probes)]
     unrelated, nearest, kin = (torch.from_numpy(np.sort(np.stack(column), 1)) for column in zip(*found, strict=True))
     return {"null_level": torch.tensor(levels), "null_pairs": unrelated, "null_nearest": nearest, "null_kin": kin}
+
+
+def _asking(pairs: np.ndarray, long: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs (n, 2) whose first recording is `long` (R,), flipped where need be, and all such recordings in them.
+
+    All of both where no recording is.
+    """
+    known = np.unique(pairs)
+    flipped = np.where(long[pairs[:, :1]] | ~long[pairs[:, 1:]], pairs, pairs[:, ::-1])
+    able = long[flipped[:, 0]]
+    return (flipped[able], known[long[known]]) if able.any() else (pairs, known)
 
 
 def typical_windows(index: Collection) -> int:

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tonnetz.atomic import replacing
-from tonnetz.calibration import CENTROIDS, WHOLE, Calibration, calibrate, level_of
+from tonnetz.calibration import CENTROIDS, WHOLE, Calibration, calibrate, level_of, typical_windows
 from tonnetz.collection import COLUMNS, Collection
 from tonnetz.errors import UserError, near
 from tonnetz.manifest import write_json
+from tonnetz.pieces import tries
 from tonnetz.reductions import TINY
 from tonnetz.shortlist import Shortlist
 
@@ -292,7 +294,9 @@ class Index(Collection):
         if level not in self._calibrations:
             stored = self.nulls if level in (WHOLE, CENTROIDS) else self._measured(level)
             self._calibrations[level] = Calibration.of(stored, level)
-        return self._calibrations[level]
+        found = self._calibrations[level]
+        many = tries(windows, typical_windows(self)) if level == WHOLE else 1.0
+        return replace(found, tries=many) if found and many != 1 else found
 
     def _measured(self, level: int) -> dict[str, Tensor]:
         """What `calibrate` finds for shorter queries. It takes a while, so it is kept beside the vectors."""

@@ -30,11 +30,15 @@ def accepted(distance: np.ndarray, threshold: np.ndarray) -> np.ndarray:
     return np.searchsorted(np.sort(distance), threshold, side="right") / max(len(distance), 1)
 
 
-def equal_error(genuine: np.ndarray, impostor: np.ndarray) -> tuple[float, float]:
-    """Threshold at which as many kin are refused as strangers accepted, and that rate. NaN without either."""
+def equal_error(genuine: np.ndarray, impostor: np.ndarray, tries: float = 1.0) -> tuple[float, float]:
+    """Threshold at which as many kin are refused as strangers accepted, and that rate. NaN without either.
+
+    With several `tries` a stranger is accepted when one of them is.
+    """
     if not len(genuine) or not len(impostor):
         return float("nan"), float("nan")
     false, true, thresholds = roc(genuine, impostor)
+    false = 1 - (1 - false) ** tries
     best = int(np.argmin(np.abs(false - (1 - true))))
     return float(thresholds[best]), float((false[best] + 1 - true[best]) / 2)
 

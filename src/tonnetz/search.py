@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tonnetz import pieces
 from tonnetz.centroids import mean_vectors, point_distances
 from tonnetz.collection import Collection
 from tonnetz.errors import UserError, suggest
@@ -41,11 +42,13 @@ def search(
     top: int = 10,
     mode: str = "recordings",
     faiss: bool | None = None,
+    usual: int | None = None,
 ) -> Found:
     """The `top` nearest recordings, works (by their nearest recording) or centroids of queries ([T,] Q, S, D).
 
     `valid` ([T,] Q, S) marks real windows. `faiss` True takes the approximate shortlist, False searches all of it,
-    None takes the shortlist when the index is large. Works of unknown name do not compete with others.
+    None takes the shortlist when the index is large. Works of unknown name do not compete with others. Queries that are
+    much longer than the `usual` number of windows are asked in pieces of it, and the nearest piece counts.
     """
     if mode not in MODES:
         raise UserError(f"job.mode={mode}{suggest(mode, MODES)}")
@@ -57,13 +60,18 @@ def search(
     if mode == "centroids":
         return _best(centroid_distances(index, queries, valid).numpy(), None, None, top)
     code = index.work if mode == "works" else None
+    if usual is not None:
+        parts = pieces.cut(queries, valid, usual, index.tempi.index(index.tempo))
+        if len(parts.owner) > queries.shape[1]:
+            found = search(index, parts.queries, parts.valid, top, mode, faiss)
+            return Found(*pieces.nearest(parts.owner, found.place, found.distance, code, top))
     step = max(1, CELLS // max(len(index), 1024 * queries.shape[2]))
-    found = []
+    best = []
     for begin in range(0, queries.shape[1], step):
         distance, rows = scores(index, queries[:, begin : begin + step], valid[:, begin : begin + step], faiss)
-        found.append(_best(distance, rows, code, top))
-    width = max((f.place.shape[1] for f in found), default=0)
-    wide = [(f, ((0, 0), (0, width - f.place.shape[1]))) for f in found]
+        best.append(_best(distance, rows, code, top))
+    width = max((f.place.shape[1] for f in best), default=0)
+    wide = [(f, ((0, 0), (0, width - f.place.shape[1]))) for f in best]
     return Found(
         np.concatenate([np.pad(f.place, pad, constant_values=-1) for f, pad in wide]),
         np.concatenate([np.pad(f.distance, pad, constant_values=np.inf) for f, pad in wide]),

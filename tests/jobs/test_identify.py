@@ -176,6 +176,45 @@ def test_identify(ask, queries):
         assert named == [str(item["match"])] + ["False"] * 9  # of a work the nearest recording is listed
 
 
+def test_strangers_of_any_length_have_no_match(ask, tmp_path):
+    """The longer a stranger, the more places agree by chance; a known tune is found in it all the same."""
+    folder = tmp_path / "strangers"
+    folder.mkdir()
+    for name, tunes in {"thrice": 3, "ten": 10, "thirty": 30}.items():
+        for i in range(4):
+            sound = np.concatenate([tune(500 + 40 * i + n, key=n % 5) for n in range(tunes)])
+            soundfile.write(folder / f"{name}{i}.wav", sound, RATE)
+            if not i:
+                sound[22 * RATE : 44 * RATE] = tune(3, key=2, pace=0.95, rolloff=1.2)
+                soundfile.write(folder / f"known-{name}.wav", sound, RATE)
+    done = ask("job=identify", f"job.inputs=[{folder}]")
+    assert done.status == 0, done.err
+    found = read(done)
+    strangers = {name: item["match"] for name, item in found.items() if not name.startswith("known")}
+    assert len(strangers) == 12
+    assert sum(strangers.values()) <= 1  # job.p=0.01 of each
+    for name, item in found.items():
+        chances = [match["chance"] for match in item["matches"]]
+        assert chances == sorted(chances)
+        if name.startswith("known"):
+            assert item["matches"][0]["work"] == "work3", name
+            assert (item["match"], chances[0] < 1e-6) == (True, True), name
+            assert item["matches"][0]["query_start"] == pytest.approx(33, abs=12)
+
+
+def test_short_recordings_in_an_index_do_not_change_its_scale(ask, queries, index, tmp_path):
+    before = read(ask("job=identify", f"job.inputs=[{queries}]", "job.p=0.001", run="before"))
+    (tmp_path / "short").mkdir()
+    for i in range(2):
+        soundfile.write(tmp_path / "short" / f"{i}.wav", tune(700 + i, key=i)[2 * RATE : 10 * RATE], RATE)
+    (tmp_path / "short.csv").write_text("file,work\nshort/0.wav,Other\nshort/1.wav,Another\n")
+    words = ["job.action=add", f"job.inputs=[{tmp_path / 'short'}]", f"job.works={tmp_path / 'short.csv'}"]
+    assert ask("job=index", *words, run="add").status == 0
+    after = read(ask("job=identify", f"job.inputs=[{queries}]", "job.p=0.001", run="after"))
+    assert after["whole ü.flac"]["match"] is before["whole ü.flac"]["match"] is True
+    assert after["stranger.wav"]["match"] is False
+
+
 def test_recordings_centroids_and_any_number_of_matches(ask, queries):
     one = f"job.inputs='{queries / 'whole ü.flac'}'"
     done = ask("job=identify", one, "job.mode=recordings", "job.top=1000000", "job.reduction=best-8")

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from tonnetz.alignment import align, check_method, lay, similarities, warp
 from tonnetz.build import Experiment, restore
+from tonnetz.calibration import typical_windows
 from tonnetz.device import choose_device
 from tonnetz.embedding import embed_files, step_of
 from tonnetz.errors import UserError
@@ -21,6 +22,7 @@ from tonnetz.figures import Figure, save
 from tonnetz.index import Index
 from tonnetz.jobs.index import UNCALIBRATED, check, facts_of, plan_for
 from tonnetz.manifest import Run, write_json
+from tonnetz.pieces import LONG
 from tonnetz.quiet import quiet
 from tonnetz.reductions import TINY
 
@@ -41,15 +43,24 @@ def run(cfg: DictConfig, run: Run) -> None:
         index.match_by(cfg.job.reduction)
     result, picture = compare(experiment, index, cfg)
     if scale is not None and not cfg.job.reduction:
-        known = scale.calibration(result["windows"][0])
-        if known is None:
-            print(UNCALIBRATED.format(index=scale.folder))
-        result |= {name: getattr(known, name)(result["distance"]).item() for name in ("z", "p") if known}
+        result |= meaning(scale, result["windows"], result["distance"])
     write_json(run.folder / "compare.json", result)
     save(picture, run.folder / "figures" / "similarity.png")
     print("  ".join(f"{name} {value:.4g}" for name, value in result.items() if isinstance(value, int | float)))
     print(f"b = {result['ratio']:.3f} a {result['shift']:+.2f} s: {run.folder / 'figures' / 'similarity.png'}")
     run.facts["compare"] = result
+
+
+def meaning(scale: Index, windows: Sequence[int], distance: float) -> dict[str, float]:
+    """z and p of a distance of recordings with so many windows, where the index knows."""
+    known = scale.calibration(windows[0])
+    if known is None:
+        print(UNCALIBRATED.format(index=scale.folder))
+        return {}
+    if max(windows) > LONG * typical_windows(scale):
+        print(f"no z and p: one of the two is more than {LONG} times as long as recordings in {scale.folder} are")
+        return {}
+    return {name: getattr(known, name)(distance).item() for name in ("z", "p")}
 
 
 def compare(experiment: Experiment, index: Index, cfg: DictConfig) -> tuple[dict[str, Any], Any]:

@@ -17,7 +17,7 @@ from tonnetz import web
 from tonnetz.alignment import DRAWS, best_run, line, places, read_line, regular
 from tonnetz.atomic import replacing
 from tonnetz.build import restore
-from tonnetz.calibration import Calibration
+from tonnetz.calibration import Calibration, typical_windows
 from tonnetz.data.recordings import find_recordings
 from tonnetz.device import choose_device
 from tonnetz.embedding import embed_files, step_of
@@ -28,7 +28,6 @@ from tonnetz.jobs.predict import report_bad
 from tonnetz.manifest import Run, write_json
 from tonnetz.progress import progress_bar
 from tonnetz.quiet import quiet
-from tonnetz.rejection import equal_error
 from tonnetz.search import nearest_tempo, search, similarities
 from tonnetz.transposition import in_semitones
 from tonnetz.windows import CELLS, extents, gather, stacked
@@ -127,7 +126,7 @@ def look_up(
 ) -> list[dict[str, Any]]:
     """The same of the recordings `rows` (Q,), all at once."""
     queries, valid, start, count = questions(index, found, rows)
-    best = search(index, queries, valid, job.top, job.mode, job.faiss)
+    best = search(index, queries, valid, job.top, job.mode, job.faiss, typical_windows(index))
     places = best.place[:, : job.places] if job.mode != "centroids" else best.place[:, :0]
     where = offsets(index, queries, valid, start, places)
     results = []
@@ -170,7 +169,7 @@ def threshold(calibration: Calibration | None, job: Any) -> float | None:
     if calibration is None:
         return None
     if job.threshold == "equal":
-        limit = equal_error(calibration.kin, calibration.nearest)[0]
+        limit = calibration.equal()
     else:
         limit = calibration.threshold(job.p) if len(calibration.nearest) else float("nan")
     return None if np.isnan(limit) else limit

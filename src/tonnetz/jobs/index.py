@@ -264,7 +264,7 @@ def write_centroids(index: Index, folder: Path) -> None:
         raise UserError(f"{index.folder}: no recording has a work; add a spreadsheet with job.works=FILE.csv")
     arrays = {"vectors": found.vectors.contiguous(), "coherence": found.coherence, "radius": found.radius}
     if scale := index.calibration(1, "centroids"):
-        arrays |= {name: torch.from_numpy(values.copy()) for name, values in vars(scale).items()}
+        arrays |= {name: torch.from_numpy(getattr(scale, name).copy()) for name in ("pairs", "nearest", "kin")}
     about = {"works": json.dumps(found.works), "facts": json.dumps(index.facts)}
     with replacing(folder / "centroids.safetensors") as part:
         save_file(arrays, part, metadata=about)
