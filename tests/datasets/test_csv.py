@@ -115,3 +115,11 @@ def test_bad_list_names_file_and_line(make, text, message):
 def test_binary_file_is_no_list(make, tmp_path):
     with pytest.raises(UserError, match="not a CSV file in UTF-8"):
         list(Csv(tmp_path / "a.wav").tracks() if make("file\n") else ())
+
+
+def test_a_list_in_another_encoding_is_told_how_to_be_saved(make, tmp_path):
+    corpus = make("file\n")
+    corpus.path.write_bytes("file,work\na.wav,Präludium\n".encode("latin-1"))
+    with pytest.raises(UserError) as caught:
+        list(corpus.tracks())
+    assert str(caught.value) == f"{corpus.path}: not a CSV file in UTF-8; save it anew as 'CSV UTF-8'"

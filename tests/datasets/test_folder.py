@@ -171,3 +171,18 @@ def test_works_by_folder_and_spreadsheet(tone, tmp_path):
         "Kyrie/odd": "Agnus",
     }
     assert rows["loose"]["singer"] == "Ana"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,wrok\na.wav,X\n", "{root}/works.csv line 1: no column work (it has file, wrok), and {root}/a.wav lies"),
+        ("file,Work\na.wav,\n", "{root}/a.wav: lies in no folder of a work; put it into one, or write its work into {"),
+    ],
+)
+def test_a_spreadsheet_that_names_no_work_is_said_to(tone, tmp_path, text, message):
+    tone("a.wav")
+    (tmp_path / "works.csv").write_text(text)
+    with pytest.raises(UserError) as caught:
+        list(Folder(tmp_path, level="work", metadata="works.csv").tracks())
+    assert str(caught.value).startswith(message.removesuffix("{").format(root=tmp_path))

@@ -80,8 +80,10 @@ def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
             rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
     except OSError:
         raise UserError(f"{path}: no such CSV file") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+    except UnicodeDecodeError:  # as spreadsheet programs save it unless they are told otherwise
+        raise UserError(f"{path}: not a CSV file in UTF-8; save it anew as 'CSV UTF-8'") from None
+    except csv.Error as error:
+        raise UserError(f"{path}: not a CSV file ({error}); correct it, or save it anew as CSV") from None
     if not rows:
         raise UserError(f"{path}: the file is empty; it needs a first line that names the columns")
     (_, columns), *body = rows

@@ -67,11 +67,21 @@ class Folder(Corpus):
     def _work(self, path: Path, folders: tuple[str, ...], facts: dict[Path, dict[str, Any]]) -> str:
         """The work of the folder; the metadata may say better, and has to for a file that lies in no folder."""
         if not folders and "work" not in facts.get(path, {}):
-            raise UserError(
+            raise UserError(self._without_work(path))
+        return folders[0].strip() if folders else str(facts[path]["work"])
+
+    def _without_work(self, path: Path) -> str:
+        """What to say of a file that lies in no folder, by whether there is a spreadsheet and what it has."""
+        if not self.metadata:
+            return (
                 f"{path}: lies in no folder of a work; put it into one, or name its work in a spreadsheet with the "
                 "columns file and work, data.corpus.metadata=FILE.csv"
             )
-        return folders[0].strip() if folders else str(facts[path]["work"])
+        source = self.root / self.metadata
+        columns, _ = read_csv(source)
+        if pick_column(columns, ("work",)) is None:
+            return f"{source} line 1: no column work (it has {', '.join(columns)}), and {path} lies in no folder of one"
+        return f"{path}: lies in no folder of a work; put it into one, or write its work into {source}"
 
     def _class(self, path: Path, folders: tuple[str, ...]) -> str:
         if not folders:
