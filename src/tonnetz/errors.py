@@ -32,11 +32,14 @@ def suggest(word: str, known: Iterable[str], most: int = 20) -> str:
 def near(word: str, known: Iterable[str], most: int = 3) -> str:
     """Return ``"; near ones: x, y"`` with at most `most` known names, or "" when none is near.
 
-    Names that are paths are compared by their last part, too: an index of files has hundreds of long ones.
+    Names that hold the word come first, and of these the ones that begin with it: a title may be long. Names that are
+    paths are compared by their last part, too: an index of files has hundreds of long ones.
     """
     names: dict[str, str] = {}
     for name in map(str, known):
         names |= {PurePath(name).name: name, name: name}
-    alike = difflib.get_close_matches(str(word), names, n=2 * most, cutoff=0.6)
+    asked = str(word).casefold()
+    holding = sorted((n for n in names if asked in n.casefold()), key=lambda n: not n.casefold().startswith(asked))
+    alike = [*holding, *difflib.get_close_matches(str(word), names, n=2 * most, cutoff=0.6)]
     found = list(dict.fromkeys(names[name] for name in alike))[:most]
     return f"; near ones: {', '.join(found)}" if found else ""
