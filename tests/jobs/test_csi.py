@@ -262,3 +262,11 @@ def test_bad_numbers_are_one_line(csi, words):
     assert done.status == 2
     assert words.split("=")[0].split(".")[1] in done.err
     assert "Traceback" not in done.err
+
+
+def test_a_batch_that_its_items_do_not_divide_is_refused_before_anything_is_prepared(cli, tmp_path):
+    done = cli(*SMALL, *WORDS, f"data.root={tmp_path / 'works'}", "data.batch_size=5")
+    assert done.status == 2
+    assert "data.batch_size=5: is no multiple of task.plan.items=2" in done.err
+    assert not (tmp_path / "works").exists()
+    assert not (tmp_path / "data").exists()

@@ -122,6 +122,11 @@ class Plan:
         """Where training excerpts begin, given where chance puts them (B,); in samples, at most `room` (B,)."""
         return starts
 
+    def check_batch(self, batch_size: int) -> None:
+        """Raise UserError for a batch of groups that `items` does not divide: nothing need be read to know that."""
+        if self.group is not None:
+            _check_items(batch_size, self.items)
+
     def stream(self, tracks: Any, batch_size: int, seed: int, ranks: dict[str, int]) -> Stream:
         """The batches of training."""
         if self.group is not None:
@@ -202,6 +207,11 @@ class Stream:
         return np.searchsorted(self.cumulative, random.random(self.rows), side="right")
 
 
+def _check_items(batch_size: int, items: int) -> None:
+    if batch_size % items:
+        raise UserError(f"data.batch_size={batch_size}: is no multiple of task.plan.items={items}; change one")
+
+
 class GroupStream(Stream):
     """Batches of `items` excerpts from each of batch_size / items groups: works x versions.
 
@@ -226,8 +236,7 @@ class GroupStream(Stream):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        if batch_size % items:
-            raise UserError(f"data.batch_size={batch_size}: is no multiple of task.plan.items={items}; change one")
+        _check_items(batch_size, items)
         order = np.argsort(groups, kind="stable")
         codes, first, counts = np.unique(groups[order], return_index=True, return_counts=True)
         self.members = [order[a : a + n] for c, a, n in zip(codes, first, counts, strict=True) if c >= 0]

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Ri
 from omegaconf import DictConfig, OmegaConf
 
 from tonnetz.atomic import replacing
-from tonnetz.build import Experiment, build, build_trainer, check_start, difference, inherit, odd_one, plain
+from tonnetz.build import Experiment, build, build_trainer, check_start, connect, difference, inherit, odd_one, plain
 from tonnetz.callbacks import Dashboard, History, Interrupt, Milestones, MovingAverage, Patience
 from tonnetz.checkpoint import load_checkpoint
 from tonnetz.embedding import fingerprint_of
@@ -33,6 +33,8 @@ def run(cfg: DictConfig, run: Run) -> float:
     check_start(cfg)
     names_of_loggers = logger_names(cfg.trainer.get("logger", "tensorboard"))
     cfg = inherit(cfg, list(HydraConfig.get().overrides.task))
+    if cfg.trainer.max_epochs != 0:
+        connect(cfg.task.plan).check_batch(cfg.data.batch_size)  # before minutes of preparation
     run.head["config"] = plain(cfg)
     last = run.folder / "checkpoints" / "last.ckpt"
     resume = last if last.exists() else None
