@@ -251,6 +251,11 @@ def test_prodigy_yaml_holds_the_defaults_and_finds_a_rate() -> None:
     assert losses[-1] < 0.05 * losses[0]
 
 
+def test_prodigy_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    prodigy([nn.Parameter(torch.ones(1))], weight_decay=0.01)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_prodigy_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prodigyopt", None)
     with pytest.raises(UserError, match=r"pip install 'tonnetz\[prodigy\]'"):

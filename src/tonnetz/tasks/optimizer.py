@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stdout
 from typing import Any
 
 import torch
@@ -39,12 +41,13 @@ def prodigy(
         from prodigyopt import Prodigy
     except ImportError:
         raise UserError("optimizer=prodigy: is not installed; pip install 'tonnetz[prodigy]'") from None
-    return Prodigy(
-        params,
-        lr=lr,
-        betas=tuple(betas),
-        weight_decay=weight_decay,
-        decouple=True,
-        d_coef=d_coef,
-        safeguard_warmup=safeguard_warmup,
-    )
+    with redirect_stdout(io.StringIO()):  # it prints that the decay is decoupled
+        return Prodigy(
+            params,
+            lr=lr,
+            betas=tuple(betas),
+            weight_decay=weight_decay,
+            decouple=True,
+            d_coef=d_coef,
+            safeguard_warmup=safeguard_warmup,
+        )
