@@ -49,7 +49,8 @@ def test_split_by_recording_and_by_work(seed, fractions):
     fit = [work for work, splits in found.items() if sum(splits.values()) >= 2]
     for name, fraction, part in (("valid", valid_unseen, valid), ("test", test_unseen, test)):
         whole = [work for work in fit if set(found[work]) == {name}]
-        assert len(whole) == (max(1, int(fraction * len(fit) + 1e-9)) if fraction else 0)
+        least = 2 if len(fit) >= 6 else 1
+        assert len(whole) == (max(least, int(fraction * len(fit) + 1e-9)) if fraction else 0)
         for work, splits in found.items():
             size = sum(splits.values())
             if work not in whole and name in splits:  # a seen work
@@ -117,6 +118,45 @@ def test_few_works(works, expected):
     done = split_works(table(rows))
     assert set(done["split"]) == expected
     assert done.group_by("work").agg(pl.col("split").n_unique())["split"].max() == 1
+
+
+def few(works, versions=2):
+    """A table of so many works, w0, w1, ..."""
+    names = [f"w{work}" for work in range(works)]
+    return table([{"id": f"{w}v{v}", "path": f"{w}v{v}", "work": w} for w in names for v in range(versions)])
+
+
+@pytest.mark.parametrize(("works", "expected"), [(5, 1), (6, 2), (13, 2), (14, 2), (20, 3)])
+def test_a_split_of_a_small_collection_has_works_to_confuse(works, expected):
+    for seed in SEEDS:
+        done = split_works(few(works), seed=seed)
+        for split in ("valid", "test"):
+            assert done.filter(split=split)["work"].n_unique() == expected
+        assert done.filter(split="train")["work"].n_unique() == works - 2 * expected
+    kept = split_works(few(works), valid_unseen=0.0)
+    assert set(kept["split"]) == {"train", "test"}
+
+
+def test_a_second_work_is_not_taken_from_a_training_that_has_two():
+    done = split_works(few(6), test_unseen=0.5, valid_unseen=0.17)
+    found = {split: done.filter(split=split)["work"].n_unique() for split in ("train", "valid", "test")}
+    assert found == {"train": 2, "valid": 1, "test": 3}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("valid", "test"), [(0.15, 0.15), (0.1, 0.3), (0.02, 0.15), (0.15, 0.02), (0.0, 0.4)])
+def test_a_second_work_moves_no_other(seed, valid, test, monkeypatch):
+    frame = few(np.random.default_rng(seed).integers(6, 40), 4)
+    done = split_works(frame, 0.2, 0.2, valid, test, seed)
+    monkeypatch.setattr("tonnetz.splits.LEAST", 1)  # as it was before
+    before = split_works(frame, 0.2, 0.2, valid, test, seed)
+    whole = {}
+    for split in ("valid", "test"):
+        whole[split], now = ({w for w, s in counts(f).items() if set(s) == {split}} for f in (before, done))
+        assert whole[split] <= now
+        assert len(whole[split]) == len(now) or len(whole[split]) == 1
+    if all(len(works) != 1 for works in whole.values()):
+        assert done.equals(before)
 
 
 def test_tracks_without_a_work_train():

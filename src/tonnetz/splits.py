@@ -13,6 +13,7 @@ from tonnetz.errors import UserError
 from tonnetz.tracks import SPLITS
 
 TRAIN, VALID, TEST = range(len(SPLITS))
+LEAST, ENOUGH = 2, 6  # unseen works of a split, where so many are to share: one work alone is always found
 KEPT = 2  # recordings of a seen work that stay in training: with fewer it has no pair to learn from
 
 
@@ -27,7 +28,8 @@ def split_works(
     """Give every track without a split one: whole works that training never sees, and recordings of those it does.
 
     Unseen works: of the open works with two recordings or more (others have no pair to find), max(1, floor(fraction))
-    go to test, then as many to valid, drawn at random; one at least stays for training.
+    go to test, then as many to valid, drawn at random; one at least stays for training. Of six or more a split that has
+    one gets a second, if two stay for training: among versions of a single work there is nothing to confuse.
     Seen works: of n recordings max(1, floor(fraction x n)) go to test and to valid, as long as two stay in training.
     So works of one or two recordings are kept whole, and of three recordings one is held back, for either by lot.
 
@@ -80,6 +82,10 @@ def _unseen_works(
     drawn = np.full(len(works), -1)
     for split, fraction in fractions.items():
         end = min(start + int(_shares(fraction, np.array(len(fit)))), max(len(fit) - spare, 0))
+        drawn[order[start:end]] = split
+        start = max(start, end)
+    for split in (split for split, fraction in fractions.items() if fraction > 0 and len(fit) >= ENOUGH):
+        end = min(start + LEAST - int((drawn == split).sum()), len(fit) - LEAST * spare)
         drawn[order[start:end]] = split
         start = max(start, end)
     return drawn[code]
