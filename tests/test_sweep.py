@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import ROOT
+from tests.losses.test_metric_losses import METRIC
 from tonnetz.sweep import _overview, read_jobs, settings, write_jobs, write_markdown
 
 SWEEPS = sorted(path.stem for path in (ROOT / "config/sweep").glob("csi_*.yaml"))
@@ -79,6 +80,11 @@ def test_every_value_of_a_csi_sweep_composes(name):
 def test_all_ideas_of_the_issue_are_there():
     names = ("augment", "chunks", "losses", "models", "optuna", "reductions", "schedule")
     assert set(SWEEPS) >= {f"csi_{name}" for name in names}
+
+
+def test_the_sweep_of_losses_has_all_that_compare_vectors():
+    sweep = yaml.safe_load((ROOT / "config/sweep/csi_losses.yaml").read_text())
+    assert sorted(sweep["hydra"]["sweeper"]["params"]["loss"].split(",")) == sorted(METRIC)
 
 
 def test_the_overview_fits_a_terminal():
