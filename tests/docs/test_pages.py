@@ -89,6 +89,12 @@ def test_every_setting_of_csi_stands_on_its_page():
         for key in keys:
             named = key.endswith("_target_") or re.search(rf"\b{node}\.{re.escape(key)}\b", page)
             assert named, f"{node}.{key} stands not on the page"
+    for key in ("bins_per_octave", "fmin", "mean_size", "tuning"):
+        assert f"`frontend.{key}`" in page, f"frontend.{key} stands not on the page"
+    for name in ("identify", "index", "align", "crossval", "compare"):
+        for key in OmegaConf.load(ROOT / "config" / "job" / f"{name}.yaml"):
+            named = key.startswith(("_", "defaults")) or re.search(rf"\bjob\.{key}\b", page)
+            assert named, f"job.{key} of job={name} stands not on the page"
 
 
 def test_every_job_of_few_shot_learning_and_probing_has_a_command_on_its_page():
