@@ -23,6 +23,7 @@ from tonnetz.windows import CELLS, blocks, crops
 
 SEED = 12345
 STEP = 1.25  # ratio of the query lengths that are measured
+LEAST = 1e-6  # chance of a try
 SHORT = 0.8  # of the usual length: shorter recordings do not tell what whole ones find
 WHOLE, CENTROIDS = 0, -1  # levels of whole recordings and of works; others are numbers of query windows
 PAIRS = 50_000
@@ -77,12 +78,13 @@ class Calibration:
     def chance(self, distance: np.ndarray) -> np.ndarray:
         """Probability that the best match of a recording without kin in the index is as near.
 
-        Of one try it is never below 1 / (k + 1); of many, each has the tail that `threshold` takes below that.
+        Of one try it is never below 1 / (k + 1); of many, each has the tail that `threshold` takes below that, down to
+        what no normal distribution is to be trusted with.
         """
         each = _rank(self.nearest, distance)
         if self.tries == 1 or len(self.nearest) < 2:
             return self._of_all(each)
-        tail = ndtr((distance - self.nearest.mean()) / max(self.nearest.std(ddof=1), 1e-12))
+        tail = ndtr((distance - self.nearest.mean()) / max(self.nearest.std(ddof=1), 1e-12)).clip(LEAST)
         return self._of_all(np.where(distance < self.nearest[0], np.minimum(tail, each), each))
 
     def _of_all(self, chance: np.ndarray) -> np.ndarray:

@@ -198,7 +198,7 @@ def test_strangers_of_any_length_have_no_match(ask, tmp_path):
         assert chances == sorted(chances)
         if name.startswith("known"):
             assert item["matches"][0]["work"] == "work3", name
-            assert (item["match"], chances[0] < 1e-6) == (True, True), name
+            assert (item["match"], chances[0] < 1e-3) == (True, True), name
             assert item["matches"][0]["query_start"] == pytest.approx(33, abs=12)
 
 
