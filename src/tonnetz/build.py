@@ -261,14 +261,24 @@ def build_backbone(cfg: DictConfig, frontend: Any) -> Any:
             f"{cfg.frontend._target_.split('.')[-1]} has {frontend.bins}; take frontend=logmel, or model=tiny"
         )
     facts = {"channels": frontend.channels, "bins": frontend.bins}
-    if "bins_per_octave" in inspect.signature(kind).parameters:
-        if not (frontend.decibels and hasattr(frontend, "bins_per_octave")):
+    if reads_octaves(kind):
+        if not gives_octaves(frontend):
             raise UserError(
                 f"model {cfg.model._target_.split('.')[-1]} reads decibels of pitches and their octaves, which "
                 f"{type(frontend).__name__} does not give; take frontend=cqt_coverhunter, cqt or hcqt"
             )
         facts["bins_per_octave"] = frontend.bins_per_octave
     return connect(cfg.model, **facts)
+
+
+def reads_octaves(kind: type) -> bool:
+    """Whether a network asks how many bins an octave has: it folds them into pitch classes."""
+    return "bins_per_octave" in inspect.signature(kind).parameters
+
+
+def gives_octaves(frontend: Any) -> bool:
+    """Whether the bins of a front-end are pitches, in decibels."""
+    return frontend.decibels and hasattr(frontend, "bins_per_octave")
 
 
 def build_augment(node: DictConfig, frontend: Any) -> Augment:

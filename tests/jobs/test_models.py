@@ -20,8 +20,11 @@ def test_all_models_are_in_the_table(cli):
     sizes = dict(table.select("model", "parameters").iter_rows())
     assert {name: sizes[name] for name in PUBLISHED} == PUBLISHED
     read = dict(table.select("model", "reads").iter_rows())
-    assert (read["tune"], read["cnn"]) == ("samples", "features")
+    assert (read["tune"], read["cnn"], read["key_equivariant"]) == ("samples", "features", "octaves")
     assert dict(table.select("model", "taps").iter_rows())["tune_plus"] == 18
+    octaves = cli("job=models", "frontend=cqt", run="octaves")
+    rows = pl.read_csv(octaves.folder / "models.csv").filter(pl.col("model") == "key_equivariant")
+    assert rows["reads"].to_list() == ["features"]
     few = cli("job=models", "frontend=mfcc", "frontend.bins=4", run="few")  # what does not fit says so in its row
     assert few.status == 0, few.err
     rows = {row["model"]: row for row in pl.read_csv(few.folder / "models.csv").iter_rows(named=True)}

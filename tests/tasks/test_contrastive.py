@@ -78,6 +78,7 @@ def test_every_loss_on_views_trains_a_step(loss, together):
 @pytest.mark.parametrize("model", sorted(set(members("model")) - FIXED))
 def test_every_model_trains_a_contrastive_step(model):
     words = MEL[1:] if model not in RAW | WAVEFORM else ["frontend=raw", "frontend.sample_rate=16000"]
+    words = ["frontend=cqt"] if model == "key_equivariant" else words
     small = SMALLER.get(model, NARROW.get(model, []))
     task = made("task=contrastive", *words, f"model={model}", "augment=none", *small).train()
     assert torch.isfinite(step(task, pairs(16000, 2)))

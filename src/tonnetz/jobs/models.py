@@ -8,7 +8,7 @@ import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from tonnetz.build import build_backbone, connect
+from tonnetz.build import build_backbone, connect, gives_octaves, reads_octaves
 from tonnetz.errors import UserError
 from tonnetz.manifest import Run, write_csv
 from tonnetz.models.waveform import Waveform
@@ -19,7 +19,10 @@ Row = dict[str, Any]
 
 
 def run(cfg: DictConfig, run: Run) -> None:
-    """Print a table of config/model and write `models.csv`. Networks of waveforms read samples, others `frontend`."""
+    """Print a table of config/model and write `models.csv`.
+
+    Networks read `frontend`; those of waveforms samples, and those of octaves a constant-Q transform where that is none.
+    """
     quiet()
     folder = config_folder() / "model"
     names = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
@@ -34,11 +37,14 @@ def facts(name: str, cfg: DictConfig) -> Row:
     own = cfg.copy()
     own.model = OmegaConf.load(config_folder() / "model" / f"{name}.yaml")
     row: Row = {"model": name, "reads": "features", "parameters": None, "width": None, "taps": None, "rate": None}
-    if issubclass(get_object(own.model._target_), Waveform):
-        rate = connect(cfg.frontend).sample_rate
+    kind, chosen = get_object(own.model._target_), connect(cfg.frontend)
+    if issubclass(kind, Waveform):
         own.frontend = OmegaConf.load(config_folder() / "frontend" / "raw.yaml")
-        own.frontend.sample_rate = rate
+        own.frontend.sample_rate = chosen.sample_rate
         row["reads"] = "samples"
+    elif reads_octaves(kind) and not gives_octaves(chosen):
+        own.frontend = OmegaConf.load(config_folder() / "frontend" / "cqt_coverhunter.yaml")
+        row["reads"] = "octaves"
     if "pretrained" in own.model:
         own.model.pretrained = False  # which a table does not need
     frontend = connect(own.frontend)
