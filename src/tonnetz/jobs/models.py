@@ -21,7 +21,7 @@ Row = dict[str, Any]
 def run(cfg: DictConfig, run: Run) -> None:
     """Print a table of config/model and write `models.csv`.
 
-    Networks read `frontend`; those of waveforms samples, and those of octaves a constant-Q transform where that is none.
+    Networks read `frontend`; those of waveforms samples, those of octaves a constant-Q transform where that is none.
     """
     quiet()
     folder = config_folder() / "model"
