@@ -278,7 +278,7 @@ def reads_octaves(kind: type) -> bool:
 
 def gives_octaves(frontend: Any) -> bool:
     """Whether the bins of a front-end are pitches, in decibels."""
-    return frontend.decibels and hasattr(frontend, "bins_per_octave")
+    return frontend.decibels and frontend.bins_per_octave is not None
 
 
 def build_augment(node: DictConfig, frontend: Any) -> Augment:
@@ -298,7 +298,7 @@ def build_augment(node: DictConfig, frontend: Any) -> Augment:
 
 def _octave(name: str, item: DictConfig, frontend: Any) -> dict[str, int]:
     """The front-end's bins of an octave, for an augmentation that does not say how many."""
-    own, given = getattr(frontend, "bins_per_octave", None), item.get("bins_per_octave")
+    own, given = frontend.bins_per_octave, item.get("bins_per_octave")
     if given is None:
         return {"bins_per_octave": own or 12}
     if own not in (None, given):

@@ -13,7 +13,7 @@ from torch import Tensor
 from tonnetz.centroids import Centroids, average
 from tonnetz.matching import Matching
 from tonnetz.shortlist import Shortlist
-from tonnetz.windows import Windows, gather, own_tempo, stacked
+from tonnetz.windows import Windows, gather, own_tempo, part_of, stacked
 
 COLUMNS: dict[str, Any] = {
     "id": pl.String,
@@ -82,8 +82,7 @@ class Collection:
         begin, share = (first - own.first[row]) / own.count[row], count / own.count[row]
         parts = []
         for there in self.asked:
-            size = np.clip(np.round(share * there.count[row]), 1, there.count[row]).astype(np.int64)
-            offset = np.minimum(np.round(begin * there.count[row]), there.count[row] - size).astype(np.int64)
+            offset, size = part_of(there.count[row], begin, share)
             parts.append(self.cut(there.first[row] + offset, size, there))
         vectors, real = zip(*parts, strict=True)
         return stacked(vectors), stacked(real)

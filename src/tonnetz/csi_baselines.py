@@ -27,7 +27,7 @@ def baselines(data: Any, split: str = "test") -> dict[str, dict[str, float]]:
     roles = data.roles(split)
     found = {"chance": chance(data, split, roles)}
     frontend = data.frontend
-    fine = getattr(frontend, "bins_per_octave", 0)
+    fine = frontend.bins_per_octave
     if data.plan.source != "features" or frontend.channels != 1 or not fine or not frontend.decibels:
         return found
     batches = [b for b in data.windows(split, alone=True) if bool((b["tempo"] - 1).abs().max() < 1e-4)]

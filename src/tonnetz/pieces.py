@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from tonnetz.windows import gather, stacked
+from tonnetz.windows import counter, gather, part_of, stacked
 
 LONG = 1.25  # times as long as usual: up to here a query stays whole
 
@@ -42,37 +42,20 @@ def cut(queries: Tensor, valid: Tensor, usual: int, own: int = 0) -> Pieces:
     owner = np.repeat(np.arange(len(size)), number)
     if len(owner) == len(size):
         return Pieces(queries, valid, owner)
-    place = np.arange(len(owner)) - np.repeat(np.cumsum(number) - number, number)  # of a piece in its query
+    place = counter(owner, len(size))  # of a piece in its query
     begin = room[owner] * place / np.maximum(number[owner] - 1, 1) / np.maximum(size[owner], 1)  # share of the query
     share = np.where(room > 0, usual / np.maximum(size, 1), 1.0)[owner]
     parts = []
     for vectors, count in zip(queries, sizes, strict=True):
-        whole = count[owner]
-        length = np.minimum(np.maximum(np.round(share * whole), 1), whole).astype(np.int64)
-        offset = np.minimum(np.round(begin * whole), whole - length).astype(np.int64)
+        offset, length = part_of(count[owner], begin, share)
         parts.append(gather(vectors.flatten(0, 1), owner * vectors.shape[1] + offset, length))
     blocks, real = zip(*parts, strict=True)
     return Pieces(stacked(blocks), stacked(real), owner)
 
 
-def nearest(
-    owner: np.ndarray, place: np.ndarray, distance: np.ndarray, code: np.ndarray | None, top: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of what pieces (P, k) of queries `owner` (P,) found, -1 for nothing, the `top` of each query: place, distance.
-
-    Each place counts once, or with its `code` (R,) each work; a place without one (-1) stands for itself.
-    """
-    queries, found = int(owner.max(initial=-1)) + 1, place >= 0
-    who, place, distance = np.broadcast_to(owner[:, None], found.shape)[found], place[found], distance[found]
-    key = place if code is None else np.where(code[place] >= 0, code[place], -1 - place)
-    order = np.lexsort((distance, who))
-    _, first = np.unique(np.stack([who[order], key[order]], 1), axis=0, return_index=True)
-    order = order[np.sort(first)]  # by query and distance, each key once
-    who = who[order]
-    count = np.bincount(who, minlength=queries)
-    rank = np.arange(len(who)) - np.repeat(np.cumsum(count) - count, count)
-    who, rank, order = (values[rank < top] for values in (who, rank, order))
-    width = int(rank.max(initial=-1)) + 1
-    places, distances = np.full((queries, width), -1), np.full((queries, width), np.inf, np.float32)
-    places[who, rank], distances[who, rank] = place[order], distance[order]
-    return places, distances
+def side_by_side(owner: np.ndarray, found: np.ndarray, fill: float) -> np.ndarray:
+    """What pieces of queries `owner` (P,) found, (P, k), as a row for each query (Q, n k), filled up."""
+    queries, place = int(owner[-1]) + 1, counter(owner, int(owner[-1]) + 1)
+    table = np.full((queries, int(place.max()) + 1, found.shape[1]), fill, found.dtype)
+    table[owner, place] = found
+    return table.reshape(queries, -1)

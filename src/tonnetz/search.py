@@ -20,7 +20,7 @@ from tonnetz.errors import UserError, suggest
 from tonnetz.reductions import TINY, distances
 from tonnetz.shortlist import Shortlist
 from tonnetz.transposition import in_one_key, turned
-from tonnetz.windows import CELLS, blocks, extents, gather
+from tonnetz.windows import CELLS, blocks, counter, gather
 
 MODES = ("recordings", "works", "centroids")
 NEIGHBOURS = 64  # of a query window, from the shortlist
@@ -64,7 +64,10 @@ def search(
         parts = pieces.cut(queries, valid, usual, index.tempi.index(index.tempo))
         if len(parts.owner) > queries.shape[1]:
             found = search(index, parts.queries, parts.valid, top, mode, faiss)
-            return Found(*pieces.nearest(parts.owner, found.place, found.distance, code, top))
+            place = pieces.side_by_side(parts.owner, found.place, -1)
+            distance = pieces.side_by_side(parts.owner, found.distance, np.inf)
+            alone = np.arange(len(index))  # several pieces may have found one recording
+            return _best(distance, place, alone if code is None else np.where(code < 0, len(alone) + alone, code), top)
     step = max(1, CELLS // max(len(index), 1024 * queries.shape[2]))
     best = []
     for begin in range(0, queries.shape[1], step):
@@ -184,7 +187,7 @@ def _shortlisted(index: Collection, queries: Tensor, valid: Tensor) -> tuple[np.
     hit = np.stack([owner[window >= 0], index.windows.row[window[window >= 0]]], 1)
     pairs, votes = np.unique(hit, axis=0, return_counts=True)
     pairs = pairs[np.lexsort((-votes, pairs[:, 0]))]
-    place = _counter(pairs[:, 0], queries.shape[1])
+    place = counter(pairs[:, 0], queries.shape[1])
     pairs, place = pairs[place < CANDIDATES], place[place < CANDIDATES]
     rows = np.full((queries.shape[1], int(place.max(initial=0)) + 1), -1)
     table = np.full(rows.shape, np.inf, np.float32)
@@ -228,9 +231,3 @@ def _repeated(code: np.ndarray, place: np.ndarray) -> np.ndarray:
     result = np.empty_like(again)
     np.put_along_axis(result, order, again, 1)
     return result
-
-
-def _counter(code: np.ndarray, groups: int) -> np.ndarray:
-    """Place of each entry in its group, from sorted codes."""
-    first, _ = extents(code, groups)
-    return np.arange(len(code)) - first[code]

@@ -22,15 +22,15 @@ class ProcessorBatchNorm(_BatchNorm):
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(x)
         self._check_input_dim(x)
-        axes = [axis for axis in range(x.ndim) if axis != 1]
+        axes, shape = [axis for axis in range(x.ndim) if axis != 1], (-1, *[1] * (x.ndim - 2))
         h = x.to(torch.promote_types(x.dtype, torch.float32))
         mean = all_reduce(h.mean(axes)) / dist.get_world_size()  # (C,)
-        centred = h - mean.view(-1, *[1] * (x.ndim - 2))
+        centred = h - mean.view(shape)
         variance = all_reduce(centred.square().mean(axes)) / dist.get_world_size()  # (C,)
         self._follow(mean.detach(), variance.detach(), dist.get_world_size() * x.numel() // x.shape[1])
         scale = (variance + self.eps).rsqrt() * (1 if self.weight is None else self.weight)  # (C,)
-        normal = centred * scale.view(-1, *[1] * (x.ndim - 2))
-        return (normal if self.bias is None else normal + self.bias.view(-1, *[1] * (x.ndim - 2))).to(x.dtype)
+        normal = centred * scale.view(shape)
+        return (normal if self.bias is None else normal + self.bias.view(shape)).to(x.dtype)
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:

@@ -51,6 +51,12 @@ def extents(row: np.ndarray, tracks: int) -> tuple[np.ndarray, np.ndarray]:
     return np.cumsum(count) - count, count
 
 
+def counter(code: np.ndarray, groups: int) -> np.ndarray:
+    """Place of each entry in its group, from sorted codes."""
+    first, _ = extents(code, groups)
+    return np.arange(len(code)) - first[code]
+
+
 def gather(vectors: Tensor, first: np.ndarray, count: np.ndarray) -> tuple[Tensor, Tensor]:
     """The runs of windows `first`, `count` (R,) of vectors (M, D) as (R, S, D), and which are real (R, S)."""
     place = np.arange(max(int(count.max(initial=1)), 1))  # (S,)
@@ -74,6 +80,14 @@ def crops(
         return first, count
     room = np.maximum(count - windows, 0)
     return first + (random.random(len(first)) * (room + 1)).astype(np.int64), np.minimum(count, windows)
+
+
+def part_of(count: np.ndarray, begin: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First window and number of windows (N,) of a part of runs of `count` (N,): where it begins and how much it is,
+    as shares of the run. One window at least, where there is any.
+    """
+    size = np.clip(np.round(share * count), 1, count).astype(np.int64)
+    return np.minimum(np.round(begin * count), count - size).astype(np.int64), size
 
 
 def blocks(cells: np.ndarray, limit: int = CELLS) -> Iterator[slice]:

@@ -22,6 +22,7 @@ class Frontend(nn.Module):
     dropped (a signal too short for one group gives one frame); ``hop`` then is samples per output frame,
     ``raw_hop`` samples per frame before. ``floor`` is the value that fills up short crops of stored features,
     None for the crop's own minimum. ``decibels``: the values are; some networks and augmentations want that.
+    ``bins_per_octave``: of bins that are pitches.
 
     ``compute`` sees each example alone: no number may depend on the others of the batch.
 
@@ -33,6 +34,7 @@ class Frontend(nn.Module):
     version: int = 1
     floor: float | None = None
     decibels: bool = False
+    bins_per_octave: int | None = None
     cached: int | None = (
         None  # samples whose spectra stay in a processor's cache: a CPU takes examples in such portions
     )

@@ -22,6 +22,7 @@ class Tunable(Frontend):
     """
 
     tuning: bool = False
+    bins_per_octave: int
     banks: nn.ModuleDict
 
     def make_bank(self, ratio: float) -> nn.Module:
