@@ -7,6 +7,7 @@ import torch
 
 from tests.conftest import SMALL
 from tests.test_config import SPEC, WORKS, composed
+from tonnetz import coverhunter
 from tonnetz.augment import RollPitch
 from tonnetz.build import build_task, connect, load_warm, odd_one, restore
 from tonnetz.checkpoint import load_checkpoint
@@ -161,8 +162,8 @@ def test_mistakes_in_sets(entry):
     ("place", "value", "reason"),
     [
         (("task", "evaluation", "_target_"), "tonnetz.fewshot.Protocol", "No module named 'tonnetz.fewshot.Protocol'"),
-        (("model", "gone"), 1, "unexpected keyword argument 'gone'"),
-        (("task", "plan", "gone"), 1, "unexpected keyword argument 'gone'"),
+        (("model", "gone"), 1, "takes no 'gone'; known: "),
+        (("task", "plan", "gone"), 1, "takes no 'gone'; known: "),
         (("frontend", "_target_"), "tonnetz.frontend.Gone", "No module named 'tonnetz.frontend.Gone'"),
     ],
 )
@@ -216,3 +217,14 @@ def test_what_reads_or_changes_decibels_is_refused_without_them(case):
 def test_the_remedies_are_accepted(words):
     config = composed(*words)
     build_task(config, connect(config.frontend), WORKS)
+
+
+def test_the_recipe_of_coverhunter_can_have_the_sizes_of_the_original_programs():
+    rows = [f"loss.parts.{part}.outputs=30000" for part in ("focal", "center")]
+    config = composed("experiment=coverhunter", *rows)
+    task = build_task(config, connect(config.frontend), WORKS)
+    own, state = coverhunter.task_names(task), task.state_dict()
+    theirs = coverhunter.to_coverhunter({own[name]: value for name, value in state.items() if name in own})
+    assert len(theirs) == 265
+    assert sum(theirs[name].numel() for name in coverhunter.parameter_names(theirs)) == 9_910_976
+    assert {theirs[name].shape for name in ("_ce_layer.weight", "_center_loss.centers")} == {(30_000, 128)}

@@ -76,7 +76,9 @@ def connect(node: DictConfig, **facts: Any) -> Any:
         raise UserError(f"{node._target_}: {_first_line(error)}") from error
     except TypeError as error:
         if "argument" in str(error) and _by_the_call(error):
-            raise UserError(f"{node._target_}: {error}; see the keys of its YAML") from error
+            odd = [str(key) for key in node if not str(key).startswith("_") and not _takes(known, str(key))]
+            reason = f"takes no '{odd[0]}'{suggest(odd[0], known)}" if odd else f"{error}; see the keys of its YAML"
+            raise UserError(f"{node._target_}: {reason}") from error
         raise
 
 

@@ -46,8 +46,10 @@ LOSSES: dict[str, Callable[[], MetricLoss]] = {
     "focal": lambda: FocalClassifier(DIM, CLASSES),
     "focal_smooth": lambda: FocalClassifier(DIM, CLASSES, gamma=1.5, label_smoothing=0.1),
     "cross_entropy": lambda: FocalClassifier(DIM, CLASSES, gamma=0.0),
+    "focal_outputs": lambda: FocalClassifier(DIM, CLASSES, outputs=3 * CLASSES),
     "cross_entropy_smooth": lambda: FocalClassifier(DIM, CLASSES, gamma=0.0, label_smoothing=0.1),
     "center": lambda: Center(DIM, CLASSES),
+    "center_outputs": lambda: Center(DIM, CLASSES, outputs=3 * CLASSES),
     "batch_hard": Triplet,
     "batch_hard_tracks": lambda: Triplet(within_track=False, distance="cosine"),
     "semi_hard": lambda: Triplet(mining="semi_hard"),
@@ -542,7 +544,9 @@ def test_neck_keeps_its_bias_and_serves_single_vectors() -> None:
     assert z.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["focal", "center", "maxmean", "arcface", "proxy_nca"])
+@pytest.mark.parametrize(
+    "name", ["focal", "focal_outputs", "center", "center_outputs", "maxmean", "arcface", "proxy_nca"]
+)
 def test_works_beyond_the_classes_are_user_errors(name: str) -> None:
     z, group, row, valid = batch()
     with pytest.raises(UserError, match=f"work {CLASSES} is none of {CLASSES} classes"):
@@ -556,6 +560,8 @@ def test_works_beyond_the_classes_are_user_errors(name: str) -> None:
         (lambda: Triplet(mining="batch_hrad"), "did you mean 'batch_hard'"),
         (lambda: Triplet(distance="cosin"), "did you mean 'cosine'"),
         (lambda: FocalClassifier(DIM, CLASSES, gamma=-1.0), "gamma"),
+        (lambda: FocalClassifier(DIM, CLASSES, outputs=CLASSES - 1), f"outputs={CLASSES - 1} are too few"),
+        (lambda: Center(DIM, CLASSES, outputs=CLASSES - 1), f"too few for {CLASSES} works"),
         (lambda: CLEWS(positive="bpwr"), "reduction"),
         (lambda: CLEWS(gamma=0.0), "gamma"),
         (lambda: MaxMean(DIM, CLASSES, label_smoothing=1.0), "label_smoothing"),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tonnetz.errors import UserError
-from tonnetz.losses.metric import MetricLoss, check_groups
+from tonnetz.losses.metric import MetricLoss, check_groups, columns
 
 EPS = torch.finfo(torch.float32).eps
 
@@ -32,11 +32,18 @@ class FocalClassifier(MetricLoss):
     """Softmax focal loss of the works, mean of (1 - p)^gamma (-log p) with p = softmax(W neck(z)) + eps.
 
     `eps` is that of float32. Gamma 0 is plain cross-entropy. Smoothing s costs (1 - s) of the true class plus the
-    s-weighted mean of all classes.
+    s-weighted mean of all classes. `outputs` are the columns of W, those beyond the works never true (CoverHunter:
+    30,000); null is one a work.
     """
 
     def __init__(
-        self, dim: int, classes: int, gamma: float = 2.0, label_smoothing: float = 0.0, weight: float = 1.0
+        self,
+        dim: int,
+        classes: int,
+        gamma: float = 2.0,
+        label_smoothing: float = 0.0,
+        outputs: int | None = None,
+        weight: float = 1.0,
     ) -> None:
         super().__init__(weight)
         if not 0 <= gamma < math.inf:
@@ -45,7 +52,7 @@ class FocalClassifier(MetricLoss):
             raise UserError(f"label_smoothing: {label_smoothing} is outside [0, 1); 0 turns it off")
         self.classes, self.gamma, self.label_smoothing = classes, gamma, label_smoothing
         self.neck = Neck(dim)
-        self.linear = nn.Linear(dim, classes, bias=False)
+        self.linear = nn.Linear(dim, columns(outputs, classes), bias=False)
 
     def compare(self, z: Tensor, group: Tensor, row: Tensor) -> Tensor:
         """Scalar loss of vectors z (N, D) with works (N,); `row` does not matter."""

@@ -87,3 +87,10 @@ def check_groups(group: Tensor, classes: int) -> None:
     top = int(group.max()) if len(group) else -1
     if top >= classes:
         raise UserError(f"loss: work {top} is none of {classes} classes; build the loss with the works of training")
+
+
+def columns(outputs: int | None, classes: int) -> int:
+    """Rows of a head's weights: `outputs`, or one a class when that is None. Raises UserError for too few."""
+    if outputs is not None and outputs < classes:
+        raise UserError(f"loss: outputs={outputs} are too few for {classes} works; raise it, or null for one a work")
+    return classes if outputs is None else outputs
