@@ -71,12 +71,48 @@ def test_query_in_ref_holds_places_in_the_lists(write):
         ("exclude", '{"query_in_ref": [[0, 99]]}', "query_in_ref"),
         ("exclude", '{"query_in_ref": [[0]]}', "query_in_ref"),
         ("exclude", '{"query_in_ref": ', "query_in_ref"),
+        ("exclude", '{"query_in_ref": [[0, -1]]}', "query_in_ref .*place -1 of a list of 5"),
+        ("exclude", '{"query_in_ref": [[true, 1]]}', "query_in_ref"),
+        ("exclude", '{"query_in_ref": [["0", 1.5]]}', "query_in_ref"),
+        ("queries", "", r"list: names no track; .*data\.lists\.queries=null"),
+        ("references", " \n\n", r"list: names no track; .*data\.lists\.references=null"),
+        ("queries", "w1/a\nw2/a\nw1/a", "list: names 'w1/a' twice"),
+        ("references", "w1/a\nw1/a", "list: names 'w1/a' twice"),
+        ("queries", "Beatles, The/Help", "list: names 'Beatles, The/Help', which is no track"),
         ("requests", "w1/a", "data.lists.requests"),
     ],
 )
 def test_mistakes_in_lists(write, name, text, message):
     with pytest.raises(UserError, match=message):
         read_roles({name: write("list", text)}, FRAME)
+
+
+def test_ids_may_hold_commas(write):
+    frame = pl.DataFrame({"id": ["Beatles, The/Help", "{x}/b", "w,y"]})
+    lists = {
+        "queries": write("q.txt", "Beatles, The/Help\n{x}/b"),
+        "references": write("r.csv", "w,y\n"),
+        "exclude": write("x.csv", '"Beatles, The/Help", "w,y"\n'),
+    }
+    roles = read_roles(lists, frame)
+    assert {name: rows.tolist() for name, rows in roles.items()} == {
+        "queries": [0, 1],
+        "references": [2],
+        "exclude": [[0, 2]],
+    }
+    with pytest.raises(UserError, match=r"names '\{x\}/c', which is no track"):
+        read_roles({"queries": write("q.txt", "{x}/c\nw,y")}, frame)
+
+
+def test_a_spreadsheet_names_tracks_without_their_audio(write):
+    listed = write("q.csv", "file,work\nw2/b.wav,w2\nw1/a.wav,w1\n")
+    assert read_roles({"queries": listed}, FRAME)["queries"].tolist() == [3, 0]
+
+
+def test_a_list_in_another_encoding(tmp_path):
+    (tmp_path / "q.txt").write_bytes("Böhm/a".encode("latin-1"))
+    with pytest.raises(UserError, match=r"q\.txt: not text in UTF-8"):
+        read_roles({"queries": str(tmp_path / "q.txt")}, FRAME)
 
 
 def test_missing_list(tmp_path):

@@ -35,6 +35,16 @@ def test_other_columns_of_a_spreadsheet_are_facts(tone, tmp_path):
     assert read_list(tmp_path / "list.csv")["place"].to_list() == ["Visby 1972"]
 
 
+def test_audio_of_a_spreadsheet_need_not_be_there(tone, tmp_path):
+    tone("a.wav")
+    (tmp_path / "list.csv").write_text("file,work\na.wav,W\nx/gone.wav,V\n")
+    frame = read_list(tmp_path / "list.csv")
+    assert frame.select("id", "work").rows() == [("a", "W"), ("x/gone", "V")]
+    (tmp_path / "list.csv").write_text("file,work\n,W\n")
+    with pytest.raises(UserError, match=r"list\.csv line 2"):
+        read_list(tmp_path / "list.csv")
+
+
 def test_no_file(tmp_path):
     with pytest.raises(UserError, match="no such file; give a"):
         read_list(tmp_path / "none")

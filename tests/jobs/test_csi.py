@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 
 from tests.conftest import RATE, ROOT
 from tonnetz.checkpoint import load_checkpoint
+from tonnetz.errors import UserError
+from tonnetz.jobs.test import check_distances
 from tonnetz.tasks.csi import CSI
 
 WORDS = [
@@ -242,7 +244,7 @@ def test_a_network_is_tested_as_it_is(csi):
     assert fixed.status == 0, fixed.err
 
 
-def test_distances_are_written(csi, cli):
+def test_distances_are_written(csi, cli, monkeypatch):
     done = csi(*SMALL, "trainer.max_epochs=0", run="raw")
     ckpt = done.folder / "checkpoints" / "best.ckpt"
     tested = cli("job=test", f"ckpt={ckpt}", "job.distances=true", run="tested")
@@ -252,8 +254,20 @@ def test_distances_are_written(csi, cli):
         rows = list(csv.DictReader(file))
     assert len(rows) == sum(matrix.shape)
     assert {row["side"] for row in rows} == {"query", "reference"}
+    with monkeypatch.context() as patch:
+        patch.setattr("tonnetz.jobs.test.KEPT", matrix.numel() - 1)
+        patch.setattr(CSI, "test_step", lambda *_: pytest.fail("something was embedded"))
+        many = cli("job=test", f"ckpt={ckpt}", "job.distances=true", run="many")
+    assert many.status == 2
+    assert f"{len(matrix)} queries and {matrix.shape[1]} references have more than" in many.err
+    assert "data.lists.queries" in many.err
     short = cli("job=test", "task=csi", f"ckpt={ckpt}", "task.query_seconds=4", run="short")
     assert short.status == 0, short.err
+
+
+def test_only_what_ranks_has_distances():
+    with pytest.raises(UserError, match=r"job\.distances=true: this task ranks nothing"):
+        check_distances(object(), None, "test")
 
 
 @pytest.mark.parametrize("words", ["task.segment=0", "task.dim=-1", "task.query_seconds=-1", "task.rounds=-1"])

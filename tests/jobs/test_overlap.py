@@ -50,6 +50,24 @@ def test_works_and_file_bytes(cli, sets):
     assert "1 rows have no audio to compare" in done.out
 
 
+def test_spreadsheets_need_no_audio(cli, tmp_path):
+    (tmp_path / "here.wav").write_bytes(b"sound")
+    (tmp_path / "a.csv").write_text("file,work\nhere.wav,W1\ngone.wav,W2\n")
+    (tmp_path / "b.csv").write_text("file,work,id\nhere.wav,W3,copy\nlost.wav,W2,lost\n")
+    sides = [f"job.{side}={tmp_path / f'{side}.csv'}" for side in "ab"]
+    done = cli("job=overlap", *sides)
+    assert done.status == 0, done.err
+    found = kinds(done)
+    assert found["work"] == (["gone"], ["lost"])
+    assert found["audio"] == (["here"], ["copy"])
+    assert "2 rows have no audio to compare" in done.out
+    for words in (["job.hash=decoded", "job.by=[work]"], ["job.by=[sound]"]):
+        (tmp_path / "here.wav").unlink(missing_ok=True)
+        done = cli("job=overlap", *sides, *words)
+        assert done.status == 0, done.err
+    assert "4 rows have no sound to compare" in done.out
+
+
 def test_decoded_audio_finds_another_format(cli, sets):
     done = cli("job=overlap", *sets, "job.hash=decoded", "job.by=[audio]")
     assert kinds(done) == {"audio": (["a0", "a1"], ["b0", "b1"])}

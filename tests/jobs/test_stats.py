@@ -59,6 +59,14 @@ def test_a_list_alone(cli, tmp_path):
     assert (whole["works"], whole["recordings"], whole["hours"], whole["most"]) == (5, 15, 0.15, 5)
 
 
+def test_a_spreadsheet_without_its_audio(cli, tmp_path):
+    (tmp_path / "works.csv").write_text("file,work,duration\na.wav,W,1800\nb.wav,W,1800\nc.wav,V,\n")
+    done = cli("job=stats", f"job.table={tmp_path / 'works.csv'}")
+    assert done.status == 0, done.err
+    whole = done.json("stats.json")["splits"]["all"]
+    assert (whole["works"], whole["recordings"], whole["hours"], whole["most"]) == (2, 3, 1.0, 2)
+
+
 @pytest.mark.parametrize("job", ["stats", "prepare"])
 def test_recordings_without_audio_are_listed(cli, works, job):
     ids = ["Kyrie/a", "Kyrie/b", "Gloria/a", "Credo/lost", "Gloria/lost"]

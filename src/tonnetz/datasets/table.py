@@ -32,6 +32,7 @@ class Csv(Corpus):
     """
 
     name = "csv"
+    audible = True  # whether a row without its audio file is refused
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class Csv(Corpus):
         place = f"{self.path} line {line}"
         file = cells[files]
         path = self.path.parent / Path(file).expanduser()
-        if not file or not path.is_file():
+        if not file or (self.audible and not path.is_file()):
             raise UserError(f"{place}: no such audio file: {path}; correct the row, or remove it")
         extra = {name: cell for name, cell in cells.items() if name not in {files, label, *classes}}
         row: dict[str, Any] = {

@@ -16,6 +16,7 @@ from tonnetz.callbacks import Dashboard, History
 from tonnetz.errors import UserError
 from tonnetz.jobs.prepare import show, summary
 from tonnetz.manifest import Run
+from tonnetz.metrics.ranking import KEPT
 from tonnetz.quiet import quiet
 from tonnetz.report import show_scores, write_scores
 
@@ -30,6 +31,8 @@ def run(cfg: DictConfig, run: Run) -> float:
         raise UserError(f"job.split={split}: known are {', '.join(known)}")
     task.tested = split
     show(data)
+    if cfg.job.distances:
+        check_distances(task, data, split)
     dashboard = Dashboard(run.folder, History(run.folder / "metrics.csv"), {split: data.split(split)["id"].to_list()})
     trainer = build_trainer(cfg, logger=False, callbacks=[dashboard], default_root_dir=run.folder)
     data.trainer = trainer
@@ -59,11 +62,27 @@ def run(cfg: DictConfig, run: Run) -> float:
     return float(scores["test"][task.score])
 
 
+def check_distances(task: Any, data: Any, split: str) -> None:
+    """Raise UserError, before anything is embedded, where a test keeps no distances to write."""
+    from tonnetz.tasks.csi import CSI
+
+    if not isinstance(task, CSI):
+        raise UserError("job.distances=true: this task ranks nothing; take job.distances=false")
+    frame, roles = data.split(split), data.roles(split)
+    asking = len(roles["queries"]) if "queries" in roles else frame["work"].count()  # without a work none asks
+    answering = len(roles["references"]) if "references" in roles else frame.height
+    if asking * answering > KEPT:
+        lists = {"test": "data.lists", **{name: f"data.sets.{name}.lists" for name in data.sets}}  # others have none
+        fewer = f"name fewer in {lists[split]}.queries, or " if split in lists else ""
+        raise UserError(
+            f"job.distances=true: {asking:,} queries and {answering:,} references have more than {KEPT:,} distances, "
+            f"the most that are kept; {fewer}take job.distances=false"
+        )
+
+
 def write_distances(folder: Path, task: Any) -> None:
     """Write distances.safetensors (queries x references) and distances.csv, the tracks of its rows and columns."""
-    result = task.outcome["test"].get("result")
-    if result is None or result.distance is None:
-        raise UserError("job.distances=true: this task ranks nothing, or there are more than 4 million distances")
+    result = task.outcome["test"]["result"]
     names = task.outcome["test"]["names"]
     with replacing(folder / "distances.safetensors") as part:
         save_file({"distances": result.distance.float().cpu().contiguous()}, part)
