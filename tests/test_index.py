@@ -1,6 +1,7 @@
 """The index: search equals a naive loop, growing never embeds twice, nothing is ever half written."""
 
 import json
+import sys
 import zlib
 from types import SimpleNamespace
 
@@ -10,8 +11,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from tonnetz import calibration as measuring
 from tonnetz import index as module
 from tonnetz import search as searching
+from tonnetz import shortlist as shortlisting
 from tonnetz.calibration import SHORT
 from tonnetz.data.plan import Plan
 from tonnetz.embedding import embed_batches, step_of
@@ -643,16 +646,152 @@ def test_the_shortlist_finds_what_the_whole_search_finds(tmp_path, kind):
     assert not list(index.folder.glob("*.faiss"))
 
 
-def test_when_to_take_the_shortlist(built, monkeypatch):
-    assert [Shortlist.wanted(c, n) for c, n in ((None, 10), (None, 300_000), (True, 10), (False, 300_000))] == [
-        False,
-        True,
-        True,
-        False,
-    ]
-    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+def test_when_to_take_the_shortlist(built, hide_faiss):
+    choices = ((None, 10), (None, 300_000), (True, 10), (False, 300_000))
+    if Shortlist.installed():
+        assert [Shortlist.wanted(c, n) for c, n in choices] == [False, True, True, False]
+    hide_faiss()
+    assert [Shortlist.wanted(c, n) for c, n in choices] == [False, False, True, False]
     with pytest.raises(UserError, match=r"pip install 'tonnetz\[faiss\]'"):
         search(built, torch.randn(1, 1, 16), faiss=True)
+
+
+@pytest.fixture
+def hide_faiss(monkeypatch):
+    """Make as if FAISS were not installed, from the call on."""
+
+    def hide():
+        monkeypatch.setitem(sys.modules, "faiss", None)
+        shortlisting._note_absence.cache_clear()
+
+    yield hide
+    shortlisting._note_absence.cache_clear()
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Make as if every index were a large one."""
+    monkeypatch.setattr(shortlisting, "THRESHOLD", 20)
+
+
+def same(index, folder, monkeypatch):
+    """Check that an index means and answers the same as one that never knew a shortlist."""
+    with monkeypatch.context() as patch:
+        patch.setattr(shortlisting, "THRESHOLD", 10**9)
+        exact = Index(folder, FACTS)
+        exact.add(index.table.drop("windows"), Embedder())
+        scales = [exact.calibration(n, mode) for n, mode in ((100, "works"), (1, "works"), (1, "centroids"))]
+        queries = torch.stack([Embedder().vectors(f"q{i}", f"w{i}")[:1] for i in range(9)])
+        expected = search(exact, queries, top=3)
+    for one in (index, Index.open(index.folder)):
+        assert one.table["id"].to_list() == exact.table["id"].to_list()
+        found = [one.calibration(n, mode) for n, mode in ((100, "works"), (1, "works"), (1, "centroids"))]
+        for scale, known in zip(found, scales, strict=True):
+            for name in ("pairs", "nearest", "kin"):
+                np.testing.assert_allclose(getattr(scale, name), getattr(known, name), atol=1e-5)
+        answers = search(one, queries, top=3)
+        np.testing.assert_array_equal(answers.place, expected.place)
+        np.testing.assert_allclose(answers.distance, expected.distance, atol=1e-5)
+
+
+def test_a_large_index_is_built_with_its_shortlist(tmp_path, works, large, monkeypatch):
+    pytest.importorskip("faiss")
+    index = Index(tmp_path / "index", FACTS)
+    index.add(tracks(works), Embedder())
+    assert [path.name for path in index.folder.glob("*.faiss")] == ["vectors-1.faiss"]
+    monkeypatch.setattr(Shortlist, "build", None)  # not called again
+    assert Index.open(index.folder).shortlist().index.ntotal == len(index.windows.row)
+    same(index, tmp_path / "exact", monkeypatch)
+
+
+@pytest.mark.parametrize("opened", [True, False])
+@pytest.mark.parametrize("change", ["add", "remove"])
+def test_a_large_index_that_changes_is_measured_anew(tmp_path, works, large, monkeypatch, change, opened):
+    pytest.importorskip("faiss")
+    index = Index(tmp_path / "index", FACTS)
+    index.add(tracks(works), Embedder())
+    index = Index.open(index.folder) if opened else index
+    index.shortlist()  # of the old content
+    if change == "add":
+        index.add(tracks([f"w{i % 14}" for i in range(30)], seed=1), Embedder())
+    else:
+        assert index.remove(["w1", "w2", "w8"]) > 10
+    assert [path.name for path in index.folder.glob("*.faiss")] == ["vectors-2.faiss"]
+    assert index.shortlist().index.ntotal == len(index.windows.row)
+    same(index, tmp_path / "exact", monkeypatch)
+
+
+@pytest.mark.parametrize("where", ["calibrate", "save_file", "write_json"])
+def test_a_large_index_killed_anywhere_stays_usable(tmp_path, works, large, monkeypatch, where):
+    pytest.importorskip("faiss")
+    index = Index(tmp_path / "index", FACTS)
+    index.add(tracks(works), Embedder())
+    true, asked = getattr(module, where), []
+
+    def cut(*args, **keywords):
+        asked.append(where)
+        if where == "save_file" and len(asked) == 1:  # of what was embedded
+            return true(*args, **keywords)
+        if where == "calibrate":
+            true(*args, **keywords)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, where, cut)
+        with pytest.raises(KeyboardInterrupt):
+            index.add(tracks(["w1"] * 8, seed=5), Embedder())
+    assert (index.folder / "vectors-2.faiss").is_file()  # of what never came to be
+    again = Index.open(index.folder)
+    same(again, tmp_path / "exact", monkeypatch)
+    again.add(tracks(["w2"] * 8, seed=6), Embedder())
+    same(again, tmp_path / "other", monkeypatch)
+
+
+def test_a_large_index_without_faiss_is_searched_exactly(tmp_path, works, large, hide_faiss, monkeypatch, caplog):
+    hide_faiss()
+    index = Index(tmp_path / "index", FACTS)
+    index.add(tracks(works), Embedder())
+    index.remove(["w3"])
+    same(index, tmp_path / "exact", monkeypatch)
+    assert not list(index.folder.glob("*.faiss"))
+    assert [record.levelname for record in caplog.records if "FAISS is not installed" in record.message] == ["WARNING"]
+
+
+def test_an_index_with_a_shortlist_is_used_without_faiss(tmp_path, works, large, hide_faiss, monkeypatch):
+    pytest.importorskip("faiss")
+    index = Index(tmp_path / "index", FACTS)
+    index.add(tracks(works), Embedder())
+    hide_faiss()
+    again = Index.open(index.folder)
+    same(again, tmp_path / "exact", monkeypatch)
+    for choice in (None, False):
+        assert again.calibration(2, faiss=choice).nearest.size
+    with pytest.raises(UserError, match=r"job\.faiss=true"):
+        again.calibration(2, faiss=True)
+
+
+def test_short_queries_are_measured_as_they_are_searched(tmp_path, works, large, monkeypatch):
+    pytest.importorskip("faiss")
+    index = Index(tmp_path / "index", FACTS)
+    index.add(tracks(works), Embedder())
+    asked, true = [], index.shortlist
+    monkeypatch.setattr(index, "shortlist", lambda: asked.append(1) or true())
+    assert index.calibration(2, faiss=False).nearest.size
+    assert asked == []
+    assert index.calibration(2).nearest.size
+    assert asked
+    names = {path.name for path in index.folder.glob("scale-*")}
+    assert names == {"scale-1-2-min.safetensors", "scale-1-2-min-faiss.safetensors"}
+
+
+def test_all_of_a_large_index_is_asked_by_fewer_recordings(tmp_path, large, hide_faiss, monkeypatch):
+    index = Index(tmp_path / "index", FACTS)
+    index.add(tracks([f"w{i % 30}" for i in range(600)]), Embedder())
+    for choice, least, most in ((None, 90, 599), (False, 30, 60)):
+        if choice is False or Shortlist.installed():
+            monkeypatch.setattr(measuring, "WORK", 3 * 3 * 64 * 256 * 100)  # of a hundred shortlists
+            asked = measuring.calibrate(index, faiss=choice)["null_nearest"].shape[1]
+            assert least <= asked <= most
 
 
 def test_fingerprint_of_weights():

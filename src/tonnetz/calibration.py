@@ -142,13 +142,13 @@ def unrelated_pairs(work: np.ndarray, count: int = PAIRS, seed: int = SEED) -> n
     return np.where(flip[:, None], pairs[:, ::-1], pairs)
 
 
-def calibrate(index: Collection, level: int = WHOLE) -> dict[str, Tensor]:
+def calibrate(index: Collection, level: int = WHOLE, faiss: bool | None = None) -> dict[str, Tensor]:
     """Measure an index by its own recordings: for queries of `level` windows, or for whole ones and for centroids.
 
     Fewer windows find a worse best match, so short queries have scales of their own, and recordings that are shorter
-    than the queries ask nothing here. Returns `null_level` (L,), and
-    sorted `null_pairs` (L, n), `null_nearest` and `null_kin` (L, k), infinite where there is none; {} when fewer than
-    two works are known.
+    than the queries ask nothing here. The nearest ones are searched for as queries are (`faiss`, see `search`); all of
+    a large index is asked by fewer recordings. Returns `null_level` (L,), and sorted `null_pairs` (L, n),
+    `null_nearest` and `null_kin` (L, k), infinite where there is none; {} when fewer than two works are known.
     """
     random = np.random.default_rng(SEED)
     typical = typical_windows(index)
@@ -158,9 +158,10 @@ def calibrate(index: Collection, level: int = WHOLE) -> dict[str, Tensor]:
     if not len(pairs):
         return {}
     pairs, able = _asking(pairs, index.windows.count >= (level or SHORT * typical))
-    candidates = min(len(index), CANDIDATES) if Shortlist.wanted(None, len(index.windows.row)) else len(index)
+    quick = Shortlist.wanted(faiss, len(index.windows.row))
+    candidates = min(len(index), CANDIDATES) if quick else len(index)
     probes = random.permutation(able)[: int(np.clip(WORK / (cost * candidates), 30, 1000))]
-    levels, found = [level], [_recordings(index, pairs, probes, level or None, random)]
+    levels, found = [level], [_recordings(index, pairs, probes, level or None, random, quick)]
     if level == WHOLE and len(index.works) > 1:
         levels, found = [*levels, CENTROIDS], [*found, _centroids(index, pairs, probes)]
     unrelated, nearest, kin = (torch.from_numpy(np.sort(np.stack(column), 1)) for column in zip(*found, strict=True))
@@ -191,7 +192,12 @@ def level_of(index: Collection, windows: int) -> int:
 
 
 def _recordings(
-    index: Collection, pairs: np.ndarray, probes: np.ndarray, windows: int | None, random: np.random.Generator
+    index: Collection,
+    pairs: np.ndarray,
+    probes: np.ndarray,
+    windows: int | None,
+    random: np.random.Generator,
+    faiss: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distances of unrelated pairs, and of each probe to its nearest stranger and nearest kin.
 
@@ -210,7 +216,7 @@ def _recordings(
     step = max(1, CELLS // (8 * len(index)))
     for begin in range(0, len(probes), step):
         mine = probes[begin : begin + step]
-        distance, rows = scores(index, *index.asking(mine, first[mine], count[mine]))  # (q, C)
+        distance, rows = scores(index, *index.asking(mine, first[mine], count[mine]), faiss)  # (q, C)
         rows = np.broadcast_to(np.arange(len(index)), distance.shape) if rows is None else rows
         same = work[mine][:, None] == work[rows]
         nearest.append(np.where(same | (work[rows] < 0), np.inf, distance).min(1))  # the unknown may be kin

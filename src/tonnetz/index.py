@@ -68,7 +68,7 @@ class Index(Collection):
         """Take these recordings; `null_...` among the arrays is what `calibrate` has found."""
         super().hold(table, arrays)
         self.nulls = {k: v for k, v in arrays.items() if k.startswith("null_")}
-        self._calibrations: dict[int, Calibration | None] = {}
+        self._calibrations: dict[tuple[int, bool], Calibration | None] = {}
 
     # On disk
 
@@ -103,6 +103,11 @@ class Index(Collection):
     def _tracks(self) -> Path:
         return self.folder / f"tracks-{self.generation}.jsonl"
 
+    @property
+    def _near(self) -> Path:
+        """The shortlist, if one was made."""
+        return self.folder / f"vectors-{self.generation}.faiss"
+
     def check(self, encoder: str, frontend: str) -> None:
         """Raise UserError when the vectors were made by another encoder or front-end."""
         for name, value in (("encoder", encoder), ("frontend", frontend)):
@@ -114,9 +119,10 @@ class Index(Collection):
 
     def _commit(self, table: pl.DataFrame, arrays: dict[str, Tensor]) -> None:
         """Calibrate, write the next generation and make it the current one."""
+        self.generation += 1  # first: the shortlist that calibration makes is kept under this number, not the old one
+        self._near.unlink(missing_ok=True)  # of a commit that was killed: it may be of other vectors
         self.hold(table, arrays)
         self.nulls = calibrate(self)
-        self.generation += 1
         with replacing(self._vectors) as part:
             save_file({**arrays, **self.nulls}, part)
         with replacing(self._tracks) as part:
@@ -129,7 +135,7 @@ class Index(Collection):
             *self.folder.glob("*-*.jsonl"),
             *self.folder.glob("*.faiss"),
         ]:
-            if path not in (self._vectors, self._tracks):
+            if path not in (self._vectors, self._tracks, self._near):
                 path.unlink()
         shutil.rmtree(self.folder / "pending", ignore_errors=True)
 
@@ -285,28 +291,33 @@ class Index(Collection):
 
     def _make_shortlist(self, vectors: Tensor) -> Shortlist:
         """Kept in the folder."""
-        path = self.folder / f"vectors-{self.generation}.faiss"
-        return Shortlist.load_or_build(path, vectors, self.facts["distance"])
+        return Shortlist.load_or_build(self._near, vectors, self.facts["distance"])
 
-    def calibration(self, windows: int, mode: str = "recordings") -> Calibration | None:
-        """What distances of queries of so many windows mean; None when fewer than two works are there."""
+    def calibration(self, windows: int, mode: str = "recordings", faiss: bool | None = None) -> Calibration | None:
+        """What distances of queries of so many windows mean; None when fewer than two works are there.
+
+        `faiss` is how the queries are searched for, see `search`.
+        """
         level = CENTROIDS if mode == "centroids" else level_of(self, windows)
-        if level not in self._calibrations:
-            stored = self.nulls if level in (WHOLE, CENTROIDS) else self._measured(level)
-            self._calibrations[level] = Calibration.of(stored, level)
-        found = self._calibrations[level]
+        stored = level in (WHOLE, CENTROIDS)  # measured when the index was made
+        quick = not stored and Shortlist.wanted(faiss, len(self.windows.row))
+        if (level, quick) not in self._calibrations:
+            nulls = self.nulls if stored else self._measured(level, quick)
+            self._calibrations[level, quick] = Calibration.of(nulls, level)
+        found = self._calibrations[level, quick]
         many = tries(windows, typical_windows(self)) if level == WHOLE else 1.0
         return replace(found, tries=many) if found and many != 1 else found
 
-    def _measured(self, level: int) -> dict[str, Tensor]:
+    def _measured(self, level: int, quick: bool) -> dict[str, Tensor]:
         """What `calibrate` finds for shorter queries. It takes a while, so it is kept beside the vectors."""
-        path = self.folder / f"scale-{self.generation}-{level}-{self.matching.reduction}.safetensors"
+        how = self.matching.reduction + ("-faiss" if quick else "")
+        path = self.folder / f"scale-{self.generation}-{level}-{how}.safetensors"
         if path.is_file():
             try:
                 return load_file(path)
             except SafetensorError as error:
                 raise UserError(f"{path}: cannot be read ({error}); delete it") from None
-        found = calibrate(self, level)
+        found = calibrate(self, level, quick)
         if found and self.generation and os.access(self.folder, os.W_OK):  # else it is measured anew
             with replacing(path) as part:
                 save_file(found, part)

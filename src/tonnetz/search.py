@@ -47,8 +47,9 @@ def search(
     """The `top` nearest recordings, works (by their nearest recording) or centroids of queries ([T,] Q, S, D).
 
     `valid` ([T,] Q, S) marks real windows. `faiss` True takes the approximate shortlist, False searches all of it,
-    None takes the shortlist when the index is large. Works of unknown name do not compete with others. Queries that are
-    much longer than the `usual` number of windows are asked in pieces of it, and the nearest piece counts.
+    None takes the shortlist when the index is large and FAISS is installed. Works of unknown name do not compete with
+    others. Queries that are much longer than the `usual` number of windows are asked in pieces of it, and the nearest
+    piece counts.
     """
     if mode not in MODES:
         raise UserError(f"job.mode={mode}{suggest(mode, MODES)}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,23 @@ SHARE = 8  # a query looks into one list of so many
 TRAINING = 48  # vectors a list to train with
 
 
-def _faiss() -> Any:
+def load_faiss() -> Any:
+    """The package. Raises UserError without it."""
     try:
         import faiss
     except ImportError:
         raise UserError(
-            "job.faiss: FAISS is not installed; pip install 'tonnetz[faiss]', or job.faiss=false to search without it"
+            "job.faiss=true: FAISS is not installed; pip install 'tonnetz[faiss]', or leave job.faiss as it is (null)"
         ) from None
     return faiss
+
+
+@cache
+def _note_absence() -> None:
+    """Say once that a large index is searched slowly."""
+    logging.getLogger(__name__).warning(
+        "FAISS is not installed, so all of the index is searched; pip install 'tonnetz[faiss]' to search it faster"
+    )
 
 
 class Shortlist:
@@ -36,18 +46,29 @@ class Shortlist:
 
     @staticmethod
     def wanted(choice: bool | None, vectors: int) -> bool:
-        """Whether to take a shortlist: as chosen, or for many vectors."""
-        return vectors >= THRESHOLD if choice is None else choice
+        """Whether to take a shortlist: as chosen, or for many vectors where FAISS is there."""
+        if choice is not None:
+            return choice
+        if vectors < THRESHOLD:
+            return False
+        if not Shortlist.installed():
+            _note_absence()
+            return False
+        return True
 
     @staticmethod
     def installed() -> bool:
-        """Whether FAISS is there."""
-        return find_spec("faiss") is not None
+        """Whether FAISS is there, and can be loaded: a broken one is none."""
+        try:
+            load_faiss()
+        except UserError:
+            return False
+        return True
 
     @classmethod
     def build(cls, vectors: Tensor, distance: str = "cosine") -> Shortlist:
         """Make it from vectors (M, D): about 4 sqrt(M) lists, found by k-means of a part of the vectors."""
-        faiss = _faiss()
+        faiss = load_faiss()
         data = np.ascontiguousarray(vectors.numpy(), np.float32)
         lists = int(np.clip(4 * np.sqrt(len(data)), 1, max(len(data) // 39, 1)))
         metric = faiss.METRIC_INNER_PRODUCT if distance == "cosine" else faiss.METRIC_L2
@@ -62,7 +83,7 @@ class Shortlist:
     @classmethod
     def load_or_build(cls, path: Path, vectors: Tensor, distance: str) -> Shortlist:
         """Read the file, or build and write it."""
-        faiss = _faiss()
+        faiss = load_faiss()
         if path.is_file():
             return cls(faiss.read_index(str(path)))
         made = cls.build(vectors, distance)

@@ -16,6 +16,7 @@ from tests.conftest import RATE
 from tonnetz import cli as command
 from tonnetz import index as index_module
 from tonnetz import search as searching
+from tonnetz import shortlist as shortlisting
 from tonnetz.alignment import Alignment
 from tonnetz.data.recordings import find_recordings
 from tonnetz.index import Index
@@ -391,6 +392,43 @@ def test_index_mistakes(ask, index, tmp_path):
         assert done.err.count("\n") == 1
     shutil.rmtree(index)
     assert "no index here" in ask("job=identify", "job.inputs=[x.wav]").err
+
+
+def test_a_large_index_needs_no_faiss(cli, ask, place, queries, tmp_path, monkeypatch):
+    monkeypatch.setattr(shortlisting, "THRESHOLD", 1)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    shortlisting._note_absence.cache_clear()
+    ckpt = f"ckpt={place / 'outputs' / 'fit' / 'checkpoints' / 'best.ckpt'}"
+    made = cli("job=index", ckpt, f"job.index={tmp_path / 'new'}", run="made")
+    assert made.status == 0, made.err
+    words = ["job=identify", f"job.inputs=[{queries / 'excerpt.wav'}]"]
+    answers = [ask(*words, f"job.faiss={choice}", run=f"f{choice}") for choice in ("null", "false")]
+    for done in answers:
+        assert done.status == 0, done.err
+        assert read(done)["excerpt.wav"]["matches"][0]["work"] == "work4"
+    assert read(answers[0]) == read(answers[1])
+    for choice, message in (("true", "pip install 'tonnetz[faiss]'"), ("yess", "must be true, false or null")):
+        done = ask(*words, f"job.faiss={choice}", run="refused")
+        assert (done.status, done.err.count("\n")) == (2, 1)
+        assert f"job.faiss={choice}" in done.err
+        assert message in done.err
+    shortlisting._note_absence.cache_clear()
+
+
+def test_the_first_query_of_a_large_index_finds_the_shortlist(cli, place, queries, tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(shortlisting, "THRESHOLD", 1)
+    words = [
+        f"ckpt={place / 'outputs' / 'fit' / 'checkpoints' / 'best.ckpt'}",
+        f"job.index={tmp_path / 'new'}",
+    ]
+    made = cli("job=index", *words, run="made")
+    assert made.status == 0, made.err
+    assert (tmp_path / "new" / "vectors-1.faiss").is_file()
+    monkeypatch.setattr(shortlisting.Shortlist, "build", None)  # not called
+    done = cli("job=identify", *words, f"job.inputs=[{queries / 'excerpt.wav'}]", run="found")
+    assert done.status == 0, done.err
+    assert read(done)["excerpt.wav"]["matches"][0]["work"] == "work4"
 
 
 def test_centroids_are_written(ask):

@@ -29,6 +29,7 @@ from tonnetz.manifest import Run, write_json
 from tonnetz.progress import progress_bar
 from tonnetz.quiet import quiet
 from tonnetz.search import nearest_tempo, search, similarities
+from tonnetz.shortlist import load_faiss
 from tonnetz.transposition import in_semitones
 from tonnetz.windows import CELLS, extents, gather, stacked
 
@@ -89,6 +90,10 @@ def check_keys(cfg: DictConfig) -> None:
             raise UserError(f"job.{key}={job[key]}: must be a number, 0 or more")
     if not 0 < job.p <= 1:
         raise UserError(f"job.p={job.p}: must be more than 0 and at most 1")
+    if not isinstance(job.faiss, bool | None):
+        raise UserError(f"job.faiss={job.faiss}: must be true, false or null")
+    if job.faiss:
+        load_faiss()
     if not isinstance(job.threshold, int | float | None) and job.threshold != "equal":
         raise UserError(f"job.threshold={job.threshold}: give a distance, equal, or null to judge by job.p")
 
@@ -131,7 +136,7 @@ def look_up(
     where = offsets(index, queries, valid, start, places)
     results = []
     for q, row in enumerate(rows.tolist()):
-        calibration = index.calibration(int(count[q]), job.mode) if not job.get("reduction") else None
+        calibration = None if job.get("reduction") else index.calibration(int(count[q]), job.mode, job.faiss)
         matches = judged(index, best.place[q], best.distance[q], where[q], calibration, job.mode)
         limit = threshold(calibration, job)
         match = None if limit is None or not matches else bool(matches[0]["distance"] <= limit)

@@ -94,8 +94,8 @@ def grow(cfg: DictConfig, run: Run, folder: Path) -> None:
     table, embed = source(cfg, experiment, index, device, errors)
     with progress_bar("embedding") as advance:
         counts = index.add(table, embed, advance)
-    if Shortlist.wanted(None, len(index.windows.row)) and Shortlist.installed():
-        index.shortlist()
+    if Shortlist.wanted(None, len(index.windows.row)):
+        index.shortlist()  # else the first query waits for it
     print(", ".join(f"{n} {what}" for what, n in counts.items() if n) or "nothing to do")
     works = f"{len(index)} recordings of {len(index.works)} works, {len(index.row):,} vectors"
     print(f"{works}: {folder}")
