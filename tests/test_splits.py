@@ -179,7 +179,7 @@ def test_impossible_fractions(fractions):
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("k", [2, 5])
-def test_kfold_has_every_work_in_every_fold(seed, k):
+def test_kfold_has_two_recordings_of_a_work_in_a_fold_or_none(seed, k):
     frame = random_table(seed).with_columns(fold=pl.lit(0))
     folds = kfold(frame, k, seed)
     assert folds.name == "fold"
@@ -188,10 +188,12 @@ def test_kfold_has_every_work_in_every_fold(seed, k):
     recordings = frame.filter(~pl.col("id").str.starts_with("sp_") & ~pl.col("id").str.ends_with("@9"))
     sizes = recordings["fold"].value_counts()["count"]
     assert len(sizes) == k
-    assert sizes.max() - sizes.min() <= 1
+    assert sizes.max() - sizes.min() <= 3
     for rows in recordings.partition_by("work"):
-        each = [int((rows["fold"] == i).sum()) for i in range(k)]
+        each = [count for i in range(k) if (count := int((rows["fold"] == i).sum()))]
         assert max(each) - min(each) <= 1
+        assert len(each) == min(k, max(1, len(rows) // 2))
+        assert min(each) >= min(2, len(rows))
     copies = dict(zip(frame["id"], frame["fold"], strict=True))
     assert all(copies[name] == fold for name, fold in copies.items() if name.startswith("sp_") for name in [name[7:]])
     assert kfold(frame, k, seed).equals(folds)

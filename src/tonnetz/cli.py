@@ -176,6 +176,14 @@ def _explain(error: ConfigCompositionException) -> str:
 # A number, or a list of them; devices may be auto.
 MANIFOLD = ("trainer.devices", "task.plan.seconds", "task.plan.ways", "task.plan.shots", "task.evaluation.shots")
 KINDS: dict[str, tuple[type, ...]] = {"true or false": (bool,), "a whole number": (int,), "a number": (float, int)}
+# Last words of keys that are null or a number (or a list of them).
+NULL_OR_NUMBER = re.compile(
+    r"anchor|bins|count|dim|ema|episodes|final_epochs|final_gamma|floor|fmax|folds|gamma|"
+    r"hidden|hold|hop|keep_every|output_dim|outputs|patience|position|query_seconds|recordings|"
+    r"reference_seconds|save_every|scale|slice|slice_keep|train_hop|transpositions|valid_queries|"
+    r"valid_shots|valid_ways|vectors|window"
+)
+MAY_BE_NULL = ("job.final_patience",)  # of the job's numbers, which else have to be there
 
 
 def check_types(cfg: DictConfig, overrides: list[str]) -> None:
@@ -185,7 +193,12 @@ def check_types(cfg: DictConfig, overrides: list[str]) -> None:
     defaults = _compose([f"{key}={word}" for key, word in words.items() if key not in values])
     for key, word in values.items():
         default, new = (OmegaConf.select(node, key, throw_on_missing=False) for node in (defaults, cfg))
+        if default is None and isinstance(new, str) and NULL_OR_NUMBER.fullmatch(key.rpartition(".")[2]):
+            raise UserError(f"{key}={word}: must be a number, or null")
         kind = next((name for name, kinds in KINDS.items() if isinstance(default, kinds)), None)
+        missing = new is None and kind != "true or false" and key.count(".") == 1 and key.startswith("job.")
+        if missing and kind is not None and key not in MAY_BE_NULL:
+            raise UserError(f"{key}={word}: must be {kind} (default: {default})")
         if kind is None or new is None or key in MANIFOLD:
             continue
         if not isinstance(new, KINDS[kind]) or isinstance(new, bool) != isinstance(default, bool):

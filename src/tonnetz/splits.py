@@ -112,19 +112,42 @@ def _shares(fraction: float, counts: np.ndarray) -> np.ndarray:
 
 
 def kfold(frame: pl.DataFrame, k: int, seed: int = 0) -> pl.Series:
-    """Return the column fold (0..k-1): recordings dealt out so that a work of k or more is in every fold.
+    """Return the column fold (0..k-1): recordings dealt out so that a work of 2k or more is in every fold.
 
-    Folds have equally many recordings (give or take one); tracks of one recording share its fold.
+    A smaller work is in as many as get two of its recordings: alone in a fold, a recording would find nothing. Parts of
+    works go to the fold with the fewest recordings, those of works in many parts first, then the largest; tracks of one
+    recording share its fold.
     """
     recording, work = _units(frame)
     _, first = np.unique(recording, return_index=True)
     owner = work[first]  # (recordings,)
     _check_folds(k, len(owner), "recordings")
     random = np.random.default_rng(seed)
-    turn = random.permutation(owner.max() + 1)  # works one after the other, in random order
-    fold = np.empty(len(owner), np.int64)
-    fold[np.lexsort((random.random(len(owner)), turn[owner]))] = np.arange(len(owner)) % k
-    return pl.Series("fold", fold[recording])
+    part = _parts(owner, k, random)  # (recordings,)
+    home, size = np.zeros(part.max() + 1, int), np.bincount(part)  # (parts,)
+    home[part] = owner
+    siblings = np.bincount(home)[home]  # (parts,) of the same work
+    filled, taken = np.zeros(k), np.zeros((owner.max() + 1, k), bool)
+    fold = np.empty(len(size), np.int64)
+    for place in np.lexsort((random.random(len(size)), -size, -siblings)):
+        full = filled + np.where(taken[home[place]], np.inf, 0.0)  # parts of a work go to different folds
+        fold[place] = chosen = random.choice(np.flatnonzero(full == full.min()))
+        filled[chosen] += size[place]
+        taken[home[place], chosen] = True
+    return pl.Series("fold", fold[part][recording])
+
+
+def _parts(owner: np.ndarray, k: int, random: np.random.Generator) -> np.ndarray:
+    """The part (N,) of its work, numbered over all works, that each recording falls into; `owner` (N,) is its work.
+
+    A work of n recordings has k parts, or n // 2 when these are fewer, of equal size (give or take one), at random.
+    """
+    sizes = np.bincount(owner)  # (works,)
+    counts = np.clip(sizes // KEPT, 1, k)
+    order = np.lexsort((random.random(len(owner)), owner))
+    rank = np.empty(len(owner), int)
+    rank[order] = np.arange(len(owner)) - (np.cumsum(sizes) - sizes)[owner[order]]
+    return (np.cumsum(counts) - counts)[owner] + rank % counts[owner]
 
 
 def kfold_works(frame: pl.DataFrame, k: int, seed: int = 0) -> pl.Series:

@@ -150,16 +150,18 @@ def test_other_recipes(csi, cli, words):
 
 
 def test_a_benchmark_influences_nothing(csi, others):
-    runs = [csi(*SMALL, "job.patience=1", run="none")]
+    patient = ["job.patience=3", "trainer.max_epochs=4"]
+    runs = [csi(*SMALL, *patient, run="none")]
     for number, root in enumerate(others):
         entry = f"+data.sets.show={{source: 'folder_works:{root}', every: {number + 1}}}"
-        runs.append(csi(*SMALL, "job.patience=1", entry, run=f"set{number}"))
+        runs.append(csi(*SMALL, *patient, entry, run=f"set{number}"))
     assert [done.status for done in runs] == [0, 0, 0], [done.err for done in runs]
     assert same(weights(runs[0].folder), weights(runs[1].folder))
     assert same(weights(runs[0].folder), weights(runs[2].folder))
     tables = [list(csv.DictReader((done.folder / "metrics.csv").open())) for done in runs]
     assert len({tuple(row["valid/map"] for row in table) for table in tables}) == 1
     assert all(row["sets/show/map"] for row in tables[1])
+    assert [bool(row["sets/show/map"]) for row in tables[2]] == [True, False, True, True]  # the last one is due, too
     assert [done.json("metrics.json")["test"] for done in runs[1:]] == [runs[0].json("metrics.json")["test"]] * 2
 
 
@@ -284,3 +286,17 @@ def test_a_batch_that_its_items_do_not_divide_is_refused_before_anything_is_prep
     assert "data.batch_size=5: is no multiple of task.plan.items=2" in done.err
     assert not (tmp_path / "works").exists()
     assert not (tmp_path / "data").exists()
+
+
+def test_a_validation_where_nothing_can_be_found_is_refused_before_training(csi, cli, others, tmp_path):
+    words = [word for word in WORDS if not word.startswith("data.corpus")]
+    folder = ["data=folder_works", f"data.root={others[0]}", "data.valid_unseen=0", "data.test_unseen=0"]
+    table = tmp_path / "lonely.csv"
+    files = sorted(others[0].glob("*/*.wav"))
+    split = ["valid" if file.stem == "1" else "train" for file in files]
+    rows = [f"{file.relative_to(others[0])},{file.parent.name},{part}" for file, part in zip(files, split, strict=True)]
+    table.write_text("\n".join(["file,work,split", *rows]))
+    done = cli(*SMALL, *words, *folder, f"data.corpus.metadata={table}", run="lonely")
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert "the validation split: no work has two recordings there" in done.err
+    assert not (done.folder / "checkpoints").exists()

@@ -177,3 +177,6 @@ def test_checkpoints_of_every_so_many_epochs_stay(fit):
     wrong = fit("job.keep_every=0.5", run="wrong")
     assert wrong.status == 2
     assert "job.keep_every=0.5: must be a whole number" in wrong.err
+    for word, needed in (("job.patience=abc", "a number, or null"), ("job.smoothing=null", "a number (default: 1.0)")):
+        wrong = fit(word, run="wrong")
+        assert (wrong.status, wrong.err) == (2, f"error: {word}: must be {needed}\n")

@@ -33,6 +33,7 @@ from tonnetz.losses import (
     MaxMean,
     MetricLoss,
     NTXent,
+    Repulsion,
     Sum,
     SupCon,
     Triplet,
@@ -49,6 +50,7 @@ LOSSES: dict[str, Callable[[], MetricLoss]] = {
     "focal_outputs": lambda: FocalClassifier(DIM, CLASSES, outputs=3 * CLASSES),
     "cross_entropy_smooth": lambda: FocalClassifier(DIM, CLASSES, gamma=0.0, label_smoothing=0.1),
     "center": lambda: Center(DIM, CLASSES),
+    "repulsion": lambda: Repulsion(),
     "center_outputs": lambda: Center(DIM, CLASSES, outputs=3 * CLASSES),
     "batch_hard": Triplet,
     "batch_hard_tracks": lambda: Triplet(within_track=False, distance="cosine"),
@@ -168,6 +170,10 @@ def naive_classifier(loss: FocalClassifier, v: Vectors) -> float:
 def naive_center(loss: Center, v: Vectors) -> float:
     centers = loss.centers.detach().double().numpy()
     return mean([float(((x - centers[g]) ** 2).sum()) for x, g in zip(v.x, v.group, strict=True)])
+
+
+def naive_repulsion(loss: Repulsion, v: Vectors) -> float:
+    return mean([v.cosine(a, n) ** 2 for a in v.n for n in v.negatives(a)])
 
 
 def naive_triplet(loss: Triplet, v: Vectors) -> float:
@@ -314,6 +320,7 @@ def naive_maxmean(loss: MaxMean, t: SimpleNamespace) -> float:
 REFERENCES: dict[type, Callable] = {
     FocalClassifier: naive_classifier,
     Center: naive_center,
+    Repulsion: naive_repulsion,
     Triplet: naive_triplet,
     SupCon: naive_supcon,
     NTXent: naive_ntxent,
@@ -598,7 +605,7 @@ def test_every_yaml_builds_a_loss_that_learns(name: str) -> None:
 def test_the_yamls_are_all_there() -> None:
     asked = "coverhunter clews maxmean supcon ntxent triplet_batch_hard triplet_semi_hard triplet_random_hard arcface"
     asked += " subcenter_arcface cosface proxy_nca multi_similarity circle alignment_uniformity bytecover2"
-    assert set(METRIC) == {*asked.split(), "best_matches"}
+    assert set(METRIC) == {*asked.split(), "best_matches", "dvinet_plus"}
 
 
 @pytest.mark.parametrize("name", [name for name in METRIC if "triplet" not in name])

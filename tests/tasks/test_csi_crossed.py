@@ -27,7 +27,7 @@ SIZES = {  # small ones of the networks
 LOSSES = [
     *("best_matches", "supcon", "ntxent", "triplet_batch_hard", "triplet_semi_hard", "triplet_random_hard"),
     *("multi_similarity", "circle", "alignment_uniformity", "clews", "maxmean", "coverhunter", "bytecover2"),
-    *("arcface", "subcenter_arcface", "cosface", "proxy_nca"),
+    *("arcface", "subcenter_arcface", "cosface", "proxy_nca", "dvinet_plus"),
 ]
 REDUCTIONS = [*PLAIN, *(f"{name}-3" for name in COUNTED), "smeanmin"]
 SPANNING = [  # each at least once, the longest list in its order

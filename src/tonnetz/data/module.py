@@ -66,7 +66,8 @@ class AudioData(L.LightningDataModule):
         lists: files that name queries, references and pairs to exclude in the test split.
         folds: deal the tracks of the training and validation splits out to so many folds.
         fold: the fold (from 0) that validates while the others train; ``all`` trains on both splits.
-        fold_by: ``recordings`` of every work over all folds, whole ``works``, or ``table``: the corpus's column fold.
+        fold_by: ``recordings``, of a work two at least in each fold that has any; whole ``works``; or ``table``: the
+            corpus's column fold.
         fraction: part of the training tracks to keep, of every class its share, see `tonnetz.fraction`.
         taxonomy: name or file of an instrument tree; labels are mapped to its nodes. Null keeps them as they are.
         unlisted: ``fail`` or ``drop``, for tracks with a label that the taxonomy lacks.
@@ -315,9 +316,9 @@ class AudioData(L.LightningDataModule):
         """Names of what a validation evaluates, in the order of the loaders."""
         return [*(["valid"] if self.split("valid").height else []), *self.sets]
 
-    def due(self, name: str, epoch: int) -> bool:
-        """Whether a set is evaluated in this epoch."""
-        return name not in self.sets or epoch % self.sets[name].every == 0
+    def due(self, name: str, epoch: int, last: bool = False) -> bool:
+        """Whether a set is evaluated in this epoch: every so many, and in the last one."""
+        return name not in self.sets or last or epoch % self.sets[name].every == 0
 
     def stops(self, name: str) -> bool:
         """Whether a set may choose checkpoints and stop a run."""

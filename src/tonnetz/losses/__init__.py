@@ -16,6 +16,7 @@ from tonnetz.losses.maxmean import MaxMean
 from tonnetz.losses.metric import MetricLoss, Sum
 from tonnetz.losses.moco import MoCo
 from tonnetz.losses.prototypes import Prototypes
+from tonnetz.losses.repulsion import Repulsion
 from tonnetz.losses.simclr import DCL, SimCLR, SupConViews
 from tonnetz.losses.triplet import Triplet
 from tonnetz.losses.uniformity import AlignmentUniformity
@@ -45,6 +46,7 @@ __all__ = [
     "MoCo",
     "NTXent",
     "Prototypes",
+    "Repulsion",
     "SimCLR",
     "SimSiam",
     "Sum",

@@ -61,6 +61,7 @@ class Task(L.LightningModule):
         self.data: Any = None  # the data module, set by build: evaluation may ask which tracks there are
         self.tested = "test"  # the split or set that a test reads
         self.outcome: dict[str, dict[str, Any]] = {}  # stage -> what its last evaluation found, for figures
+        self.skipped: tuple[str, ...] = ()  # beginnings of metrics that the last validation did not measure
         self._broken = 0  # steps in a row without a finite loss
         self.warm_state: dict[str, Any] | None = None  # of an optimizer, that a new run starts from
 

@@ -200,7 +200,7 @@ class CSI(Task):
     def validation_step(self, batch: Batch, index: int, dataloader_idx: int = 0) -> None:
         """Collect the vectors of validation windows, of the split and of further sets."""
         name = self.data.evaluated()[dataloader_idx]
-        if self.data.due(name, self.current_epoch):
+        if self._due(name):
             self._gather(name, batch)
 
     def test_step(self, batch: Batch, index: int) -> None:
@@ -211,7 +211,8 @@ class CSI(Task):
         """Score every set; the mean mAP of those that may stop a run is `valid/map`, whatever the others say."""
         stopping: list[float] = []
         logged: dict[str, float] = {}
-        for name in filter(lambda name: self.data.due(name, self.current_epoch), self.data.evaluated()):
+        self.skipped = tuple(f"sets/{name}/" for name in self.data.evaluated() if not self._due(name))
+        for name in filter(self._due, self.data.evaluated()):
             values = self._score(name, name)
             if values and self.data.stops(name):
                 stopping.append(values["map"])
@@ -221,12 +222,24 @@ class CSI(Task):
             logged["valid/map"] = sum(stopping) / len(stopping)
         self.log_dict(logged, sync_dist=True)
 
+    def _due(self, name: str) -> bool:
+        return bool(self.data.due(name, self.current_epoch, self.current_epoch + 1 == self.trainer.max_epochs))
+
     def on_test_epoch_end(self) -> None:
         """Score the test set, with intervals from a bootstrap over works."""
         values = self._score("test", self.tested, rounds=self.rounds)
         self.log_dict({f"test/{key}": value for key, value in values.items()}, sync_dist=True)
         if "test" in self.outcome:
             self.outcome["test"] |= {"values": values, "per_class": {}}
+
+    def check(self, data: Any) -> None:
+        """Raise UserError now when nothing can be found in what is to validate."""
+        for name in data.evaluated():
+            if not _findable(data.split(name)["work"], **data.roles(name)):
+                split, remedy = f"data.sets.{name}", "name recordings with versions among them"
+                if name == "valid":
+                    split, remedy = "the validation split", "hold back whole works (data.valid_unseen, job.by=works)"
+                raise UserError(f"{split}: no work has two recordings there, so there is nothing to find; {remedy}")
 
     def _score(self, name: str, split: str, rounds: int = 0) -> dict[str, float]:
         metric = cast(Vectors, self.vectors[name])
@@ -288,3 +301,16 @@ class CSI(Task):
         limit = Calibration(stranger[:0], np.sort(stranger)).threshold(ACCEPTED)
         drawn = picture(kin, stranger, limit, f"p = {ACCEPTED}", title)
         return {"open_set": drawn} if drawn else {}
+
+
+def _findable(
+    work: pl.Series, queries: Tensor | None = None, references: Tensor | None = None, exclude: Tensor | None = None
+) -> bool:
+    """Whether some query has another recording of its work among the references, whatever pairs are left out."""
+    table = pl.DataFrame({"work": work}).with_row_index("row").drop_nulls()
+    sides = [
+        table if rows is None else table.filter(pl.col("row").is_in(rows.tolist())) for rows in (queries, references)
+    ]
+    pairs = sides[0].join(sides[1].group_by("work").agg("row"), on="work")
+    others = pl.col("row_right").list
+    return bool(pairs.select((others.len() > others.contains(pl.col("row"))).any()).item())
