@@ -63,6 +63,17 @@ def test_other_keys_are_found_without_training():
     assert found["ftm2d"]["map"] > found["chance"]["map"] + 0.3
 
 
+@pytest.mark.parametrize("factor", [2, 6])
+def test_other_frame_rates_find_as_much(factor):
+    features, work = melodies(6, 3)
+    usual = baselines(Data(features, work))
+    fine = Data(features.repeat_interleave(factor, -1), work)
+    fine.frontend.hop = 1920 // factor
+    found = baselines(fine)
+    assert found["qmax"]["map"] == pytest.approx(1.0)
+    assert found["ftm2d"]["map"] == pytest.approx(usual["ftm2d"]["map"], abs=0.15)
+
+
 def test_chance_is_the_mean_of_random_orders():
     work = np.repeat(np.arange(10), 2)
     expected = np.mean([1 / rank for rank in range(1, 20)])  # the one version is anywhere among 19

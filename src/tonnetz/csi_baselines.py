@@ -17,6 +17,7 @@ from tonnetz.retrieval import evaluate
 from tonnetz.segments import cut
 
 OCTAVE = 12
+RATE = 16000 / 1920  # frames a second of frontend=cqt_coverhunter, for which the lengths below are given
 
 
 def baselines(data: Any, split: str = "test") -> dict[str, dict[str, float]]:
@@ -31,8 +32,10 @@ def baselines(data: Any, split: str = "test") -> dict[str, dict[str, float]]:
     if data.plan.source != "features" or frontend.channels != 1 or not fine or not frontend.decibels:
         return found
     batches = [b for b in data.windows(split, alone=True) if bool((b["tempo"] - 1).abs().max() < 1e-4)]
-    found["ftm2d"] = evaluate(_fourier(batches, fine), Matching("cosine", "min"), **roles).values
-    found["qmax"] = evaluate(_chroma(batches, frontend, fine), Matching("cosine", "qmax-3", OCTAVE), **roles).values
+    pace = frontend.sample_rate / frontend.hop / RATE
+    fourier, chroma = _fourier(batches, fine, pace), _chroma(batches, frontend, fine, pace)
+    found["ftm2d"] = evaluate(fourier, Matching("cosine", "min"), **roles).values
+    found["qmax"] = evaluate(chroma, Matching("cosine", "qmax-3", OCTAVE), **roles).values
     return found
 
 
@@ -55,17 +58,20 @@ def chance(data: Any, split: str, roles: dict[str, Tensor] | None = None) -> dic
     return {name: sum(score[name] for score in scores) / len(scores) for name in scores[0]}
 
 
-def _fourier(batches: list[dict[str, Tensor]], fine: int) -> Segments:
-    """Seven tempi of every window, side by side as its segments."""
+def _fourier(batches: list[dict[str, Tensor]], fine: int, pace: float) -> Segments:
+    """Seven tempi of every window, side by side as its segments, in patches of 96 frames times `pace`."""
+    patch, hop = (max(1, round(frames * pace)) for frames in (96, 24))
     parts = []
     for batch in batches:
-        variants = tempo_variants(batch["features"], batch["lengths"], bins_per_octave=fine)  # (B, 7, D)
+        x, lengths = batch["features"], batch["lengths"]
+        variants = tempo_variants(x, lengths, bins_per_octave=fine, patch=patch, hop=hop)  # (B, 7, D)
         parts.append(_segments(variants, torch.ones(variants.shape[:2], dtype=torch.bool), batch, 1.0))
     return _join(parts)
 
 
-def _chroma(batches: list[dict[str, Tensor]], frontend: Any, fine: int, frames: int = 8) -> Segments:
-    """Eight frames of chroma, 2.1 a second, as a segment; one begins at every frame."""
+def _chroma(batches: list[dict[str, Tensor]], frontend: Any, fine: int, pace: float) -> Segments:
+    """Eight frames of chroma, 2.1 a second, as a segment, one beginning at every frame; `pace` times as many."""
+    frames, hop = (max(least, round(count * pace)) for least, count in ((2, 8), (1, 1)))
     network = KeyEquivariant(1, frontend.bins, width=1, depth=0, residual=0.0, bins_per_octave=fine).eval()
     parts = []
     with torch.inference_mode():
@@ -73,8 +79,8 @@ def _chroma(batches: list[dict[str, Tensor]], frontend: Any, fine: int, frames: 
             x, lengths = batch["features"], batch["lengths"]
             mask = torch.arange(x.shape[-1]) < lengths[:, None]
             h = network(x, mask)  # (B, T', 12)
-            pieces, valid, _ = cut(h, network.frames(lengths), 1.0, frames, 1.0)  # (B, S, L, 12)
-            parts.append(_segments(pieces.flatten(2), valid, batch, 1.0))
+            pieces, valid, _ = cut(h, network.frames(lengths), 1.0, frames, hop)  # (B, S, L, 12)
+            parts.append(_segments(pieces.flatten(2), valid, batch, float(hop)))
     return _join(parts)
 
 
