@@ -209,6 +209,13 @@ def test_kfold_of_works_is_disjoint_and_even(seed):
     assert sizes.max() - sizes.min() <= frame["work"].value_counts()["count"].max()
 
 
+def test_no_fold_is_empty():
+    pairs = table([{"id": f"{w}{v}", "path": f"{w}{v}", "work": str(w)} for w in range(4) for v in range(2)])
+    assert sorted(kfold(pairs, 4).unique()) == [0, 1, 2, 3]
+    with pytest.raises(UserError, match="5 folds of 4 parts of works, of two recordings each: choose from 2 up to"):
+        kfold(pairs, 5)
+
+
 def test_impossible_folds():
     frame = random_table(0)
     for k in (1, 0, 10**6):

@@ -94,9 +94,7 @@ def _unseen_works(
 def _seen_recordings(owner: np.ndarray, fractions: dict[int, float], random: np.random.Generator) -> np.ndarray:
     """The split of recordings (N,) of seen works. `owner` (N,) is their work."""
     _, code, sizes = np.unique(owner, return_inverse=True, return_counts=True)
-    order = np.lexsort((random.random(len(owner)), code))  # works together, shuffled inside
-    rank = np.empty(len(owner), int)
-    rank[order] = np.arange(len(owner)) - (np.cumsum(sizes) - sizes)[code[order]]  # place within the work
+    rank = _ranks(code, sizes, random)
     room = np.maximum(sizes - KEPT, 0)  # (works,)
     test, valid = (np.minimum(_shares(fractions.get(split, 0.0), sizes), room) for split in (TEST, VALID))
     test_first = random.random(len(sizes)) < 0.5  # the lot, where there is no room for both
@@ -124,6 +122,7 @@ def kfold(frame: pl.DataFrame, k: int, seed: int = 0) -> pl.Series:
     _check_folds(k, len(owner), "recordings")
     random = np.random.default_rng(seed)
     part = _parts(owner, k, random)  # (recordings,)
+    _check_folds(k, part.max() + 1, "parts of works, of two recordings each")
     home, size = np.zeros(part.max() + 1, int), np.bincount(part)  # (parts,)
     home[part] = owner
     siblings = np.bincount(home)[home]  # (parts,) of the same work
@@ -144,10 +143,15 @@ def _parts(owner: np.ndarray, k: int, random: np.random.Generator) -> np.ndarray
     """
     sizes = np.bincount(owner)  # (works,)
     counts = np.clip(sizes // KEPT, 1, k)
-    order = np.lexsort((random.random(len(owner)), owner))
+    return (np.cumsum(counts) - counts)[owner] + _ranks(owner, sizes, random) % counts[owner]
+
+
+def _ranks(owner: np.ndarray, sizes: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """The place (N,), drawn at random, of each recording within its work; `sizes` (works,) count the recordings."""
+    order = np.lexsort((random.random(len(owner)), owner))  # works together, shuffled inside
     rank = np.empty(len(owner), int)
     rank[order] = np.arange(len(owner)) - (np.cumsum(sizes) - sizes)[owner[order]]
-    return (np.cumsum(counts) - counts)[owner] + rank % counts[owner]
+    return rank
 
 
 def kfold_works(frame: pl.DataFrame, k: int, seed: int = 0) -> pl.Series:
