@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import re
 from dataclasses import replace
 from functools import cache
 
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tests.conftest import ROOT
 from tonnetz.build import build_task, connect
+from tonnetz.cli import NULL_OR_NUMBER
 from tonnetz.losses.levels import WEIGHTINGS
 from tonnetz.tracks import DataSpec
 
@@ -261,3 +263,9 @@ def test_timm_names_any_backbone():
     task.loss(sounds()).backward()
     optimizer.step()
     assert any((a != b).any() for a, b in zip(before, task.encoder.parameters(), strict=True))
+
+
+def test_every_word_for_a_number_or_null_is_such_a_key():
+    text = "\n".join(path.read_text() for path in CONFIG.rglob("*.yaml"))
+    null = set(re.findall(r"(\w+): null\b", text))
+    assert set(NULL_OR_NUMBER.pattern.split("|")) <= null

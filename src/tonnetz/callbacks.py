@@ -49,7 +49,8 @@ class History(L.Callback):
         """Add a row with the metrics of this validation."""
         if trainer.sanity_checking or not trainer.is_global_zero or not trainer.fit_loop.epoch_progress.total.ready:
             return
-        skipped = ("test", *getattr(pl_module, "skipped", ()))  # Lightning keeps what an earlier validation found
+        assert isinstance(pl_module, Task)
+        skipped = ("test", *pl_module.skipped)  # Lightning keeps what an earlier validation found
         values = {k: v for k, v in trainer.callback_metrics.items() if not k.startswith(skipped)}
         lr = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else float("nan")
         row = {"step": str(trainer.global_step), "epoch": str(trainer.current_epoch), "lr": f"{lr:.6g}"}

@@ -24,7 +24,7 @@ def load_faiss() -> Any:
         import faiss
     except ImportError:
         raise UserError(
-            "job.faiss=true: FAISS is not installed; pip install 'tonnetz[faiss]', or leave job.faiss as it is (null)"
+            "job.faiss=true, job.vectors: FAISS is not installed; pip install 'tonnetz[faiss]', or leave them"
         ) from None
     return faiss
 

@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from tonnetz.errors import UserError
 from tonnetz.tracks import SPLITS
+from tonnetz.windows import counter
 
 TRAIN, VALID, TEST = range(len(SPLITS))
 LEAST, ENOUGH = 2, 6  # unseen works of a split, where so many are to share: one work alone is always found
@@ -94,7 +95,7 @@ def _unseen_works(
 def _seen_recordings(owner: np.ndarray, fractions: dict[int, float], random: np.random.Generator) -> np.ndarray:
     """The split of recordings (N,) of seen works. `owner` (N,) is their work."""
     _, code, sizes = np.unique(owner, return_inverse=True, return_counts=True)
-    rank = _ranks(code, sizes, random)
+    rank = _ranks(code, random)
     room = np.maximum(sizes - KEPT, 0)  # (works,)
     test, valid = (np.minimum(_shares(fractions.get(split, 0.0), sizes), room) for split in (TEST, VALID))
     test_first = random.random(len(sizes)) < 0.5  # the lot, where there is no room for both
@@ -143,14 +144,14 @@ def _parts(owner: np.ndarray, k: int, random: np.random.Generator) -> np.ndarray
     """
     sizes = np.bincount(owner)  # (works,)
     counts = np.clip(sizes // KEPT, 1, k)
-    return (np.cumsum(counts) - counts)[owner] + _ranks(owner, sizes, random) % counts[owner]
+    return (np.cumsum(counts) - counts)[owner] + _ranks(owner, random) % counts[owner]
 
 
-def _ranks(owner: np.ndarray, sizes: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """The place (N,), drawn at random, of each recording within its work; `sizes` (works,) count the recordings."""
+def _ranks(owner: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """The place (N,), drawn at random, of each recording within its work `owner` (N,)."""
     order = np.lexsort((random.random(len(owner)), owner))  # works together, shuffled inside
     rank = np.empty(len(owner), int)
-    rank[order] = np.arange(len(owner)) - (np.cumsum(sizes) - sizes)[owner[order]]
+    rank[order] = counter(owner[order], owner.max(initial=-1) + 1)
     return rank
 
 

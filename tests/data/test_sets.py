@@ -28,18 +28,18 @@ def write(tmp_path):
     return call
 
 
+def rows(lists, frame=FRAME):
+    """The roles that lists give, as plain numbers."""
+    return {name: found.tolist() for name, found in read_roles(lists, frame).items()}
+
+
 def test_ids_and_pairs(write):
     lists = {
         "queries": write("q.txt", "w2/b\n\nw1/a\n"),
         "references": write("r.txt", "\ufeffw1/b\nw3/a\nw2/b\n"),
         "exclude": write("x.csv", "w2/b, w1/b\nw1/a,w3/a\n"),
     }
-    roles = read_roles(lists, FRAME)
-    assert {name: rows.tolist() for name, rows in roles.items()} == {
-        "queries": [3, 0],
-        "references": [1, 4, 3],
-        "exclude": [[3, 1], [0, 4]],
-    }
+    assert rows(lists) == {"queries": [3, 0], "references": [1, 4, 3], "exclude": [[3, 1], [0, 4]]}
     assert read_roles({}, FRAME) == read_roles({"queries": None}, FRAME) == {}
 
 
@@ -94,12 +94,7 @@ def test_ids_may_hold_commas(write):
         "references": write("r.csv", "w,y\n"),
         "exclude": write("x.csv", '"Beatles, The/Help", "w,y"\n'),
     }
-    roles = read_roles(lists, frame)
-    assert {name: rows.tolist() for name, rows in roles.items()} == {
-        "queries": [0, 1],
-        "references": [2],
-        "exclude": [[0, 2]],
-    }
+    assert rows(lists, frame) == {"queries": [0, 1], "references": [2], "exclude": [[0, 2]]}
     with pytest.raises(UserError, match=r"names '\{x\}/c', which is no track"):
         read_roles({"queries": write("q.txt", "{x}/c\nw,y")}, frame)
 

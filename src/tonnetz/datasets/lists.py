@@ -20,7 +20,9 @@ def read_list(path: str | Path) -> pl.DataFrame:
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a tracks.jsonl, a CoverHunter list or a CSV file")
     if path.suffix.lower() == ".csv":
-        return table(_Spreadsheet(path, classes=[]).tracks())  # columns are facts here, never classes
+        sheet = Csv(path, classes=[])  # columns are facts here, never classes
+        sheet.audible = False
+        return table(sheet.tracks())
     if _is_track_table(path):
         frame = read_table(path)
         places = [str(_found([path.parent / name], name)) if name else None for name in frame["path"]]
@@ -37,12 +39,6 @@ def read_list(path: str | Path) -> pl.DataFrame:
         }
         for line in parse_list(path)
     )
-
-
-class _Spreadsheet(Csv):
-    """A spreadsheet that is compared or counted, never heard."""
-
-    audible = False
 
 
 def _is_track_table(path: Path) -> bool:

@@ -235,7 +235,7 @@ class CSI(Task):
     def check(self, data: Any) -> None:
         """Raise UserError now when nothing can be found in what is to validate."""
         for name in data.evaluated():
-            if not _findable(data.split(name)["work"], **data.roles(name)):
+            if not _findable(data.split(name)["work"], data.roles(name)):
                 split, remedy = f"data.sets.{name}", "name recordings with versions among them"
                 if name == "valid":
                     split, remedy = "the validation split", "hold back whole works (data.valid_unseen, job.by=works)"
@@ -303,14 +303,10 @@ class CSI(Task):
         return {"open_set": drawn} if drawn else {}
 
 
-def _findable(
-    work: pl.Series, queries: Tensor | None = None, references: Tensor | None = None, exclude: Tensor | None = None
-) -> bool:
+def _findable(work: pl.Series, roles: dict[str, Tensor]) -> bool:
     """Whether some query has another recording of its work among the references, whatever pairs are left out."""
-    table = pl.DataFrame({"work": work}).with_row_index("row").drop_nulls()
-    sides = [
-        table if rows is None else table.filter(pl.col("row").is_in(rows.tolist())) for rows in (queries, references)
-    ]
-    pairs = sides[0].join(sides[1].group_by("work").agg("row"), on="work")
-    others = pl.col("row_right").list
-    return bool(pairs.select((others.len() > others.contains(pl.col("row"))).any()).item())
+    code = torch.from_numpy(work.rank("dense").fill_null(0).to_numpy()).long()  # (N,) 0 is unknown
+    queries, references = (roles.get(side, torch.arange(len(code))) for side in ("queries", "references"))
+    versions = torch.bincount(code[references], minlength=len(code) + 1)  # of every work
+    versions[0] = 0
+    return bool((versions[code[queries]] > torch.isin(queries, references)).any())
